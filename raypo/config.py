@@ -1,0 +1,357 @@
+"""Configuration: one pydantic model per stage, read from YAML and `key=value` overrides.
+
+Layers, each overriding the one before: the model's defaults, the YAML file, dotted overrides
+(`optimiser.learning_rate=1e-4`). Every error names the file, the field and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message names the place and what was expected."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PrepareConfig(_Strict):
+    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets."""
+
+    interactions: Path = Field(description="RecBole atomic file of interactions (`.inter`)")
+    items: Path = Field(description="RecBole atomic file of items with titles (`.item`)")
+    output: Path = Field(description="folder of the prepared data set")
+    user_field: str = "user_id"
+    item_field: str = "item_id"
+    time_field: str = "timestamp"
+    title_field: str = Field("movie_title", description="column of the item file with the title")
+    year_field: str | None = Field(
+        None, description="column that tells apart items of the same title, if there is one"
+    )
+    history_length: PositiveInt = Field(10, description="most recent items kept in a history")
+    minimum_history: PositiveInt = Field(3, description="rows with a shorter history are not made")
+    candidates: Annotated[int, Field(ge=2)] = Field(20, description="target included")
+    split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (8, 1, 1), description="train : validation : test, by time of the target"
+    )
+    clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
+    maximum_rows: PositiveInt | None = Field(
+        None, description="keep only the last so many interactions: a slice for quick runs"
+    )
+    seed: int = 0
+
+
+class RecommenderConfig(_Strict):
+    """`raypo recommender train`: the sequential recommender (SASRec)."""
+
+    data: Path
+    output: Path
+    hidden: PositiveInt = 64
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    dropout: Share = 0.2
+    max_length: PositiveInt = Field(10, description="items of a history that are read")
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = 0.0
+    temperature: PositiveFloat = Field(0.07, description="of the softmax over cosine scores")
+    max_epochs: PositiveInt = 60
+    patience: PositiveInt = Field(5, description="epochs without a better validation HitRatio@1")
+    seed: int = 0
+
+
+class LoraConfig(_Strict):
+    """Low-rank adapters (arXiv 2106.09685) on all linear layers by default."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    dropout: Share = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class PolicyConfig(_Strict):
+    """Which language model, in which precision, with which adapter."""
+
+    model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
+    adapter: Path | None = Field(None, description="PEFT adapter folder to start from")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora: LoraConfig = LoraConfig()
+    prompt: Path | None = Field(None, description="template file; None is the built-in one")
+
+
+class OptimiserConfig(_Strict):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: PositiveFloat = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_share: Share = Field(0.05, description="share of the steps spent warming up")
+    gradient_clip: PositiveFloat = 1.0
+
+
+class ClusterConfig(_Strict):
+    """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
+
+    workers: PositiveInt = 2
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 2, 3] = 0
+    max_failures: NonNegativeInt = Field(1, description="worker failures survived by resuming")
+
+
+class ValidationConfig(_Strict):
+    """Validation while training: HitRatio@1 by likelihood on some validation rows."""
+
+    every: PositiveInt = Field(20, description="optimiser steps between validations")
+    rows: PositiveInt = 64
+
+
+class _TrainingConfig(_Strict):
+    data: Path = Field(description="prepared data set")
+    output: Path = Field(description="run folder")
+    policy: PolicyConfig = PolicyConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    validation: ValidationConfig = ValidationConfig()
+    micro_batch: PositiveInt = Field(4, description="users per worker and forward pass")
+    accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
+    epochs: PositiveInt = 1
+    rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
+    seed: int = 0
+
+    @property
+    def users_per_step(self) -> int:
+        """Users in one optimiser step over all workers."""
+        return self.micro_batch * self.accumulation * self.cluster.workers
+
+
+class SftConfig(_TrainingConfig):
+    """`raypo sft`: token-mean negative log-likelihood of the target's title."""
+
+
+class ObjectiveConfig(_Strict):
+    """A preset's name and its parameters; None keeps the preset's own default."""
+
+    name: str = "napo"
+    beta: PositiveFloat | None = None
+    gamma: float | None = Field(None, description="gamma_0, the margin")
+    alpha: float | None = None
+    rho: Share | None = Field(None, description="share of the batch whose negatives are shared")
+    momentum: Share | None = None
+    sharing_gradient: Literal["all", "local", "own"] | None = None
+    mask_collisions: bool | None = None
+    similarity: Literal["inner", "cosine"] | None = None
+    length_normalised: bool | None = None
+    dynamic_margin: bool | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What was set, as keyword arguments of `build_objective`."""
+        return self.model_dump(exclude={"name"}, exclude_none=True)
+
+
+class AlignConfig(_TrainingConfig):
+    """`raypo align`: preference alignment of the SFT policy."""
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
+    recommender: Path | None = Field(None, description="run folder of the sequential recommender")
+
+    @model_validator(mode="after")
+    def _needs_sft_adapter(self) -> AlignConfig:
+        if self.policy.adapter is None:
+            raise ValueError("policy.adapter: alignment starts from an SFT adapter; give its folder")
+        return self
+
+
+class EngineConfig(_Strict):
+    """The pool of vLLM engines behind Ray Data."""
+
+    engines: PositiveInt = 1
+    gpus_per_engine: Annotated[float, Field(ge=0)] = 0
+    cpus_per_engine: Annotated[float, Field(gt=0)] = 1
+    tensor_parallel: PositiveInt = 1
+    max_model_len: PositiveInt = 1024
+    batch_size: PositiveInt = 64
+    max_new_tokens: PositiveInt = 24
+    kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
+
+
+class ScorerConfig(_Strict):
+    """The pool of packed scorers behind Ray Data."""
+
+    workers: PositiveInt = 2
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    batch_size: PositiveInt = Field(4, description="users per forward pass")
+
+
+class EvaluateConfig(_Strict):
+    """`raypo evaluate`: an adapter, several adapters, a recommender or a rule on the test rows.
+
+    With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
+    """
+
+    data: Path
+    output: Path
+    policy: PolicyConfig = PolicyConfig()
+    adapters: dict[str, Path | None] | None = Field(
+        None, description="name -> adapter folder (null is the base model), in one engine start"
+    )
+    recommender: Path | None = Field(None, description="evaluate this recommender instead")
+    rule: Literal["random", "popularity"] | None = Field(None, description="or this rule")
+    answers: tuple[Literal["generate", "likelihood"], ...] = ("generate", "likelihood")
+    split: Literal["validation", "test"] = "test"
+    rows: PositiveInt | None = Field(None, description="rows drawn from the split; None takes all")
+    engine: EngineConfig = EngineConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    resamples: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
+    seed: int = 0
+
+
+class TuneConfig(_Strict):
+    """`raypo tune`: a search over alignment settings; keys are dotted paths of AlignConfig."""
+
+    align: AlignConfig
+    output: Path
+    space: dict[str, tuple[float, ...]] = Field(
+        description="dotted key -> the values tried, or (low, high) with `sampler: uniform`"
+    )
+    sampler: Literal["grid", "uniform"] = "grid"
+    trials: PositiveInt = Field(8, description="draws, with `sampler: uniform`")
+    concurrent: PositiveInt = 1
+    seed: int = 0
+
+
+class DemoConfig(_Strict):
+    """`raypo demo`: the whole pipeline at one of three sizes."""
+
+    scale: Literal["smoke", "demo", "full"] = "demo"
+    output: Path = Path("runs/demo")
+    seed: int = 0
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def load_config(
+    model: type[ModelT], file: Path | None = None, overrides: Sequence[str] = ()
+) -> ModelT:
+    """Read a stage's configuration.
+
+    Args:
+        model: the stage's pydantic model.
+        file: YAML file, or None for defaults and overrides alone.
+        overrides: `dotted.key=value`; the value is read as YAML.
+
+    Raises:
+        InputError: unreadable file, unknown key (with the nearest known one), or a wrong value.
+    """
+    values = _read_yaml(file) if file is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(model, values, source=str(file) if file else "command line")
+
+
+def parse_config(model: type[ModelT], values: Mapping[str, Any], source: str) -> ModelT:
+    """Validate `values`; errors are gathered into one InputError that names `source`."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise InputError(f"{source}: " + "; ".join(lines)) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved configuration as YAML, readable by `load_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not valid YAML ({error})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: expected a mapping of settings, got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"override {override!r}: expected key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"override {override!r}: {parent!r} is a value, not a group of settings")
+        values = inner
+    values[last] = _number_if_it_reads_as_one(value)
+
+
+def _number_if_it_reads_as_one(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(location) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: required, not given"
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        inner = _model_inside(field.annotation) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is Union or get_args(annotation):
+        for argument in get_args(annotation):
+            found = _model_inside(argument)
+            if found:
+                return found
+    return None
