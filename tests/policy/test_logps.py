@@ -1,0 +1,121 @@
+"""Packed log-probs and LoRA gradients against the plain full-sequence computation."""
+
+import peft
+import pytest
+import torch
+from transformers import GemmaConfig, LlamaConfig, Qwen2Config
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from raypo.policy import pack_responses, response_logps
+from raypo.policy import logps as logps_module
+from raypo.policy.scoring import score_responses
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SIZES),
+    "gemma": GemmaConfig(**SIZES, head_dim=8),
+}
+PROMPTS = [[5, 6, 7, 8, 9], [11, 12, 13]]
+RESPONSES = [[[20, 21, 2], [22, 2], [23, 24, 25, 26, 2]], [[30, 2], [20, 31, 32, 2], [2]]]
+
+
+def lora_model(name: str) -> peft.PeftModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa")
+    lora = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, lora)
+    for parameter in model.parameters():  # LoRA's B starts at zero: move it off
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def plain_logps(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
+    tokens = torch.tensor([prompt + response])
+    logits = model(input_ids=tokens).logits[0, :-1].float()
+    token_logps = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+    return token_logps[len(prompt) - 1 :].sum()
+
+
+def lora_gradients(model: torch.nn.Module, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+
+
+@pytest.mark.parametrize("chunk", [1024, 3])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_values_and_lora_gradients_equal_the_plain_computation(name, chunk, monkeypatch):
+    monkeypatch.setattr(logps_module, "_CHUNK", chunk)
+    model = lora_model(name)
+    weights = torch.tensor([[1.0, -0.5, 0.3], [0.7, -1.2, 0.1]])
+
+    packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0))
+    plain = torch.stack(
+        [
+            torch.stack([plain_logps(model, prompt, response) for response in answers])
+            for prompt, answers in zip(PROMPTS, RESPONSES, strict=True)
+        ]
+    )
+
+    torch.testing.assert_close(packed.sums, plain, atol=1e-4, rtol=1e-4)
+    assert packed.lengths.tolist() == [[3, 2, 5], [2, 4, 1]]
+    for ours, theirs in zip(
+        lora_gradients(model, (weights * packed.sums).sum()),
+        lora_gradients(model, (weights * plain).sum()),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_float64_agreement_is_at_rounding_level():
+    model = lora_model("llama").double()
+    packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0)).sums
+    plain = plain_logps(model, PROMPTS[0], RESPONSES[0][2])
+    assert packed[0, 2].item() == pytest.approx(plain.item(), abs=1e-5)
+
+
+def test_a_response_does_not_see_the_others():
+    model = lora_model("llama")
+    alone = response_logps(model, pack_responses([PROMPTS[0]], [[RESPONSES[0][1]]], 0)).sums
+    together = response_logps(model, pack_responses(PROMPTS, RESPONSES, 0)).sums
+    torch.testing.assert_close(together[0, 1], alone[0, 0])
+
+
+def test_scoring_in_any_batch_size_keeps_users_in_order():
+    model = lora_model("llama")
+    one = score_responses(model, PROMPTS, RESPONSES, pad_token_id=0, batch_size=1)
+    both = score_responses(model, PROMPTS, RESPONSES, pad_token_id=0, batch_size=2)
+    torch.testing.assert_close(one, both)
+    expected = plain_logps(model, PROMPTS[1], RESPONSES[1][1])
+    torch.testing.assert_close(one[1, 1], expected.detach(), atol=1e-4, rtol=1e-4)
+    assert not one.requires_grad
+
+
+def test_the_last_token_of_a_response_takes_no_place():
+    packed = pack_responses([[1, 2]], [[[3, 4], [5]]], pad_token_id=0)
+    assert packed.tokens.tolist() == [[1, 2, 3]]
+    assert packed.targets.tolist() == [3, 5, 4]
+    assert packed.sources.tolist() == [1, 2]
+    assert packed.source_of.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses", "message"),
+    [
+        ([[]], [[[1]]], "prompt 0 is empty"),
+        ([[1]], [[[1], []]], "user 0 has an empty response"),
+        ([[1], [1]], [[[1]], [[1], [2]]], "same number of responses"),
+        ([[1]], [], "1 prompts and 0 lists"),
+    ],
+)
+def test_malformed_batches_are_refused(prompts, responses, message):
+    with pytest.raises(ValueError, match=message):
+        pack_responses(prompts, responses, pad_token_id=0)
