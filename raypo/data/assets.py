@@ -19,6 +19,7 @@ from raypo.data.tiny import build_tiny_model
 from raypo.runs import cache_folder, file_hash, read_json, write_json
 
 _MANIFEST = "manifest.json"
+_TINY_VERSION = 2  # raised whenever `build_tiny_model` comes to write something else
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def tiny_random(cache: Path | None = None, seed: int = 0) -> Path:
         seed: of the weights; each seed has its own folder.
     """
     name = "tiny-random" if seed == 0 else f"tiny-random-{seed}"
-    return _cached(name, cache, lambda folder: build_tiny_model(folder, seed))
+    return _cached(name, cache, lambda folder: build_tiny_model(folder, seed), _TINY_VERSION)
 
 
 _MODELS: dict[str, Callable[[], Path]] = {
@@ -118,10 +119,10 @@ def resolve_model(name_or_path: str) -> Path:
     return folder
 
 
-def _cached(name: str, cache: Path | None, build: Callable[[Path], None]) -> Path:
+def _cached(name: str, cache: Path | None, build: Callable[[Path], None], version: int = 1) -> Path:
     """The asset's folder: as verified before, or built beside and then put in place."""
     folder = (cache or cache_folder()) / name
-    if _is_whole(folder):
+    if _is_whole(folder, version):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as temporary:
@@ -133,30 +134,31 @@ def _cached(name: str, cache: Path | None, build: Callable[[Path], None]) -> Pat
             file.chmod(0o644)
         sizes = {file.name: file.stat().st_size for file in files}
         hashes = {file.name: file_hash(file) for file in files}
-        write_json(fresh / _MANIFEST, {"sizes": sizes, "sha256": hashes})
-        _put_in_place(fresh, folder)
+        write_json(fresh / _MANIFEST, {"version": version, "sizes": sizes, "sha256": hashes})
+        _put_in_place(fresh, folder, version)
     return folder
 
 
-def _put_in_place(fresh: Path, folder: Path) -> None:
+def _put_in_place(fresh: Path, folder: Path, version: int) -> None:
     """Rename `fresh` to `folder`, unless another process was first: that one may be in use."""
-    if _is_whole(folder):
+    if _is_whole(folder, version):
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         fresh.rename(folder)
     except OSError:
-        if not _is_whole(folder):
+        if not _is_whole(folder, version):
             raise
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, version: int) -> bool:
     """Whether every file of the manifest is there in its size (hashing 270 MB takes seconds)."""
     try:
-        sizes: dict[str, int] = dict(read_json(folder / _MANIFEST)["sizes"])
+        manifest = dict(read_json(folder / _MANIFEST))
+        sizes: dict[str, int] = dict(manifest["sizes"])
     except (InputError, KeyError, TypeError, ValueError):
         return False
-    return all(
+    return manifest.get("version", 1) == version and all(
         (folder / name).exists() and (folder / name).stat().st_size == size
         for name, size in sizes.items()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-_VOCABULARY = 640
+_VOCABULARY = 600  # what the texts below are enough for
 _SPECIAL = ["<pad>", "<eos>"]
 _TEXTS = [
     "Someone chose these, oldest first:",
@@ -16,6 +16,10 @@ _TEXTS = [
     "The Silence of the Lambs; Jurassic Park",
     "Love and Death in the City of Men; Last Days of Summer; A Story of Night and Day; Dead Man",
     "One Good Girl in Black and White; My Best Life with Mr. Smith; Beautiful Game; The American",
+    "A person who likes old films about the sea will often choose another one of that kind.",
+    "Every evening we watch something new: a comedy, a thriller, a drama or an animated adventure.",
+    "Silver River; Green Mountain; Winter Light; Broken Arrow; Summer Garden; Northern Station",
+    "The children found their way through the forest before morning, when rain began to fall.",
     "King of the House; The Secret Garden; Big Trouble for Little Women; Mother and Child of War",
 ]
 
@@ -32,9 +36,10 @@ def build_tiny_model(folder: Path, seed: int = 0) -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    _tokenizer().save_pretrained(folder)
+    tokenizer = _tokenizer()
+    tokenizer.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=_VOCABULARY,
+        vocab_size=len(tokenizer),  # no id that the model could answer without being a token
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -42,9 +47,9 @@ def build_tiny_model(folder: Path, seed: int = 0) -> None:
         num_key_value_heads=2,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
-        pad_token_id=0,
+        pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
-        eos_token_id=1,
+        eos_token_id=tokenizer.eos_token_id,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raypo.config import InputError
+from raypo.data.assets import tiny_random
+from raypo.data.encoding import Encoder
+from raypo.data.prompts import load_template, render
+
+TITLES = ["To Have, or Not", "The Godfather", "Cité {0} des enfants perdus", "1984 & 2001!"]
+
+
+def test_built_in_template_is_short_and_ends_without_white_space() -> None:
+    template = load_template(None)
+    assert template.endswith("Answer:")
+    assert len(template) < 120
+    assert render(template, TITLES[:2], TITLES[1:]).splitlines()[1:] == [
+        "To Have, or Not; The Godfather",
+        "Which of these did they choose next?",
+        "The Godfather",
+        "Cité {0} des enfants perdus",
+        "1984 & 2001!",
+        "Answer:",
+    ]
+
+
+def test_a_template_of_the_user_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("{{json}} {candidates}\nafter {history}\n", encoding="utf-8")
+    assert render(load_template(path), ["A", "B"], ["C", "D"]) == "{json} C\nD\nafter A; B"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no fields",
+        "{history}",
+        "{history} {candidates} {candidates}",
+        "{history} {candidates} {user}",
+        "{history} {candidates} {}",
+        "{history!r} {candidates}",
+        "{history:>9} {candidates}",
+        "{history.x} {candidates}",
+        "{history} {candidates",
+        "{history} {candidates} }",
+    ],
+)
+def test_other_fields_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wrong.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"wrong\.txt"):
+        load_template(path)
+
+
+def test_unreadable_templates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_template(tmp_path / "absent.txt")
+    (tmp_path / "latin.txt").write_bytes(b"{history} {candidates} \xe9")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_template(tmp_path / "latin.txt")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    from transformers import AutoTokenizer
+
+    folder = tiny_random(tmp_path_factory.mktemp("cache"))
+    return Encoder(AutoTokenizer.from_pretrained(folder), load_template(None), TITLES)
+
+
+def test_prompt_is_the_rendered_text(encoder: Encoder) -> None:
+    text = render(encoder.template, [TITLES[0]], [TITLES[1], TITLES[3]])
+    tokens = encoder.prompt([0], [1, 3])
+    assert encoder.decode(tokens) == text
+    assert encoder.tokenizer.eos_token_id not in tokens
+
+
+def test_response_is_the_title_and_ends(encoder: Encoder) -> None:
+    for item, title in enumerate(TITLES):
+        response = encoder.response(item)
+        assert response[-1] == encoder.tokenizer.eos_token_id
+        assert encoder.decode(response) == " " + title
+        assert encoder.response(item) is response
+
+
+def test_prompt_and_response_meet_at_a_token_border(encoder: Encoder) -> None:
+    whole = render(encoder.template, [TITLES[0]], TITLES) + " " + TITLES[2]
+    joined = encoder.prompt([0], range(4)) + encoder.response(2)[:-1]
+    assert encoder.tokenizer(whole).input_ids == joined
+
+
+def test_bos_comes_only_from_a_tokenizer_that_adds_it() -> None:
+    class Adding:
+        eos_token_id = 9
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> object:
+            ids = [1] * add_special_tokens + [ord(letter) for letter in text]
+            return type("Encoding", (), {"input_ids": ids})
+
+    encoder = Encoder(Adding(), "{history}{candidates}", ["A", "B"])
+    assert encoder.prompt([0], [1]) == [1, ord("A"), ord("B")]
+    assert encoder.response(0) == [ord(" "), ord("A"), 9]
