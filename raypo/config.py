@@ -51,7 +51,7 @@ class PrepareConfig(_Strict):
     maximum_rows: PositiveInt | None = Field(
         None, description="keep only the last so many interactions: a slice for quick runs"
     )
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class RecommenderConfig(_Strict):
@@ -64,13 +64,13 @@ class RecommenderConfig(_Strict):
     heads: PositiveInt = 2
     dropout: Share = 0.2
     max_length: PositiveInt = Field(10, description="items of a history that are read")
-    batch_size: PositiveInt = 512
-    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 3e-3
     weight_decay: float = 0.0
-    temperature: PositiveFloat = Field(0.07, description="of the softmax over cosine scores")
+    temperature: PositiveFloat = Field(0.1, description="of the softmax over cosine scores")
     max_epochs: PositiveInt = 60
     patience: PositiveInt = Field(5, description="epochs without a better validation HitRatio@1")
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class LoraConfig(_Strict):
@@ -110,6 +110,9 @@ class ClusterConfig(_Strict):
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     zero_stage: Literal[0, 2, 3] = 0
     max_failures: NonNegativeInt = Field(1, description="worker failures survived by resuming")
+    launcher: Literal["ray", "local"] = Field(
+        "ray", description="`local` runs one worker in this process, without Ray"
+    )
 
 
 class ValidationConfig(_Strict):
@@ -130,7 +133,7 @@ class _TrainingConfig(_Strict):
     accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
     epochs: PositiveInt = 1
     rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     @property
     def users_per_step(self) -> int:
@@ -172,7 +175,9 @@ class AlignConfig(_TrainingConfig):
     @model_validator(mode="after")
     def _needs_sft_adapter(self) -> AlignConfig:
         if self.policy.adapter is None:
-            raise ValueError("policy.adapter: alignment starts from an SFT adapter; give its folder")
+            raise ValueError(
+                "policy.adapter: alignment starts from an SFT adapter; give its folder"
+            )
         return self
 
 
@@ -217,7 +222,7 @@ class EvaluateConfig(_Strict):
     engine: EngineConfig = EngineConfig()
     scorer: ScorerConfig = ScorerConfig()
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class TuneConfig(_Strict):
@@ -231,15 +236,33 @@ class TuneConfig(_Strict):
     sampler: Literal["grid", "uniform"] = "grid"
     trials: PositiveInt = Field(8, description="draws, with `sampler: uniform`")
     concurrent: PositiveInt = 1
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
-class DemoConfig(_Strict):
-    """`raypo demo`: the whole pipeline at one of three sizes."""
+class PipelineConfig(_Strict):
+    """The whole way: data set, recommender, SFT, alignment, evaluation and report.
 
-    scale: Literal["smoke", "demo", "full"] = "demo"
-    output: Path = Path("runs/demo")
-    seed: int = 0
+    A stage's section holds that stage's settings, without what the pipeline fills in itself:
+    `data`, `output`, `seed`, the model, and the adapter or recommender of the stage before.
+    """
+
+    output: Path = Field(description="folder of all the stages' run folders")
+    title: str = "raypo"
+    seed: NonNegativeInt = Field(
+        0, description="of training; data and test rows keep the seed they are given"
+    )
+    builtin_data: Literal["movielens-100k"] | None = Field(
+        None, description="fetched by name; otherwise `prepare` names the user's own files"
+    )
+    model: str = "smollm2-135m-instruct"
+    prepare: dict[str, Any] = {}
+    recommender: dict[str, Any] = {}
+    sft: dict[str, Any] = {}
+    align: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    expected_minutes: dict[str, float] = Field(
+        default={}, description="stage -> minutes, in order: only to say how long is left in all"
+    )
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -306,7 +329,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise InputError(f"override {override!r}: {parent!r} is a value, not a group of settings")
+            raise InputError(
+                f"override {override!r}: {parent!r} is a value, not a group of settings"
+            )
         values = inner
     values[last] = _number_if_it_reads_as_one(value)
 

@@ -140,6 +140,22 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
+def forget_metrics_after(folder: Path, step: int) -> None:
+    """Drop the lines of steps behind `step`, which a resumed run takes again."""
+    if (folder / "metrics.jsonl").exists():
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_text(folder / "metrics.jsonl", text)
+
+
+def write_summary(folder: Path, score: str, seconds: float) -> None:
+    """Write a finished training run's `summary.json`: its best `score`, and at which step."""
+    scored = [line for line in read_metrics(folder) if score in line]
+    best = max(scored, key=lambda line: (line[score], -line["step"]))
+    summary = {"best_step": best["step"], score: best[score], "steps": scored[-1]["step"]}
+    write_json(folder / "summary.json", summary | {"seconds": round(seconds, 1)})
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file's content, as hex."""
     digest = hashlib.sha256()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig
+from raypo.runs import value_hash
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def tell_deepspeed_the_device() -> None:
+    """Where there is no GPU, say so: DeepSpeed, which transformers imports, warns otherwise."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def load_tokenizer(model_folder: Path) -> Any:
@@ -22,6 +31,7 @@ def load_tokenizer(model_folder: Path) -> Any:
     Raises:
         InputError: the tokenizer has no end-of-sequence token, which responses end with.
     """
+    tell_deepspeed_the_device()
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
@@ -65,24 +75,13 @@ def load_policy(
         )
 
 
-def load_scorer(config: PolicyConfig, model_folder: Path) -> nn.Module:
-    """The model for scoring: base and `config.adapter`, frozen, in evaluation mode.
-
-    The adapter is not merged: in bfloat16 the sum would round small changes away.
-    """
-    model = load_base(config, model_folder)
-    if config.adapter is not None:
-        import peft
-
-        check_adapter(config.adapter)
-        model = peft.PeftModel.from_pretrained(model, config.adapter).eval()
-    return model.requires_grad_(False).eval()
-
-
 def load_base(config: PolicyConfig, model_folder: Path) -> Any:
     """The base model alone, from safetensors only, with masked SDPA attention."""
+    tell_deepspeed_the_device()
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
     return AutoModelForCausalLM.from_pretrained(
         model_folder,
@@ -126,3 +125,46 @@ def _peft_config(lora: LoraConfig) -> Any:
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
     )
+
+
+class AdapterScorer:
+    """One base model in memory with several adapters, for scoring."""
+
+    def __init__(
+        self, config: PolicyConfig, model_folder: Path, adapters: Mapping[str, Path | None]
+    ) -> None:
+        """Load the base model and every adapter; None stands for the base model itself."""
+        import peft
+
+        self._folders = dict(adapters)
+        self._model = load_base(config, model_folder)
+        trained = {name: folder for name, folder in adapters.items() if folder is not None}
+        for index, folder in enumerate(trained.values()):
+            check_adapter(folder)
+            label = _label(folder)
+            if index == 0:
+                self._model = peft.PeftModel.from_pretrained(
+                    self._model, folder, adapter_name=label, autocast_adapter_dtype=False
+                )
+            elif label not in self._model.peft_config:
+                self._model.load_adapter(folder, label, autocast_adapter_dtype=False)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = self._model.requires_grad_(False).eval().to(device)
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[nn.Module]:
+        """The model as the adapter `name` makes it, for the length of the block."""
+        folder = self._folders[name]
+        if folder is not None:
+            self._model.set_adapter(_label(folder), inference_mode=True)
+            yield self._model
+        elif hasattr(self._model, "disable_adapter"):
+            with self._model.disable_adapter():
+                yield self._model
+        else:
+            yield self._model
+
+
+def _label(folder: Path) -> str:
+    """PEFT names adapters after module keys, in which dots and slashes mean something."""
+    return value_hash(str(folder.resolve()))[:16]

@@ -135,9 +135,7 @@ def _pad(rows: Sequence[list[int]], width: int, value: int) -> Tensor:
     return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
-def _check(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]
-) -> None:
+def _check(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]) -> None:
     if not prompts or len(prompts) != len(responses):
         raise ValueError(f"got {len(prompts)} prompts and {len(responses)} lists of responses")
     counts = {len(answers) for answers in responses}

@@ -1,0 +1,6 @@
+"""`python jobs/evaluate.py --config FILE key=value …`, by hand or as a Ray job's entry point."""
+
+from raypo.cli import stage_main
+
+if __name__ == "__main__":
+    stage_main("evaluate")

@@ -1,0 +1,216 @@
+"""The `raypo` command. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from raypo import config as configs
+from raypo.display import clock, console, shown
+from raypo.runs import Progress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train and evaluate recommenders made from language models on a Ray cluster.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Fetch and prepare data.")
+recommender_app = typer.Typer(no_args_is_help=True, help="The sequential recommender.")
+app.add_typer(data_app, name="data")
+app.add_typer(recommender_app, name="recommender")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings that override the file: dotted.key=value.")
+]
+
+Action = Callable[[Any, Progress], dict[str, Any]]
+
+
+def main() -> None:
+    """Run the command; a user's mistake exits with 2, a failure with 1."""
+    _exit_plainly(app)
+
+
+def stage_main(stage: str) -> None:
+    """Run one stage as a script: `--config FILE key=value …`, as the entry points in jobs/ do."""
+    _exit_plainly(lambda: app([*stage.split(), *sys.argv[1:]]))
+
+
+def _exit_plainly(run: Callable[[], Any]) -> None:
+    try:
+        run()
+    except configs.InputError as error:
+        console.print("[bold red]error:[/]", str(error), highlight=False, markup=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    what: Annotated[
+        str, typer.Argument(help="movielens-100k, smollm2-135m-instruct or tiny-random")
+    ],
+) -> None:
+    """Fetch a built-in data set or model into the cache and print its folder."""
+    from raypo.data import assets
+
+    fetchers = {
+        "movielens-100k": assets.movielens_100k,
+        "smollm2-135m-instruct": assets.smollm2_135m_instruct,
+        "tiny-random": assets.tiny_random,
+    }
+    if what not in fetchers:
+        raise configs.InputError(f"{what!r}: unknown; known are {', '.join(fetchers)}")
+    print(fetchers[what]())
+
+
+@data_app.command("prepare")
+def data_prepare(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Turn interactions and titles into sequences, splits and candidate sets."""
+    from raypo.data.prepare import prepare
+
+    _run_stage("prepare", configs.PrepareConfig, config, overrides, prepare)
+
+
+@recommender_app.command("train")
+def recommender_train(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Train the sequential recommender."""
+    from raypo.recommenders.train import train_recommender
+
+    _run_stage("recommender", configs.RecommenderConfig, config, overrides, train_recommender)
+
+
+@app.command()
+def sft(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Fine-tune the language model on what users chose."""
+    _train("sft", configs.SftConfig, config, overrides)
+
+
+@app.command()
+def align(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Align the fine-tuned model with a preference objective."""
+    _train("align", configs.AlignConfig, config, overrides)
+
+
+@app.command()
+def evaluate(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Measure adapters, a recommender or a rule on held-out rows."""
+    from raypo.orchestration.evaluate import evaluate as action
+
+    _run_stage("evaluate", configs.EvaluateConfig, config, overrides, action)
+
+
+@app.command()
+def tune(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Search alignment settings with Ray Tune."""
+    from raypo.orchestration.tune import tune as action
+
+    _run_stage("tune", configs.TuneConfig, config, overrides, action)
+
+
+@app.command()
+def pipeline(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Run the whole way on your own data, from the logs to the report."""
+    _run_pipeline(configs.load_config(configs.PipelineConfig, config, overrides or []))
+
+
+@app.command()
+def demo(
+    scale: Annotated[str, typer.Option(help="smoke, demo or full")] = "demo",
+    output: Annotated[Path | None, typer.Option(help="default: runs/SCALE")] = None,
+    seed: Annotated[int, typer.Option(help="of training")] = 0,
+) -> None:
+    """Run the whole way on MovieLens-100K."""
+    if scale not in ("smoke", "demo", "full"):
+        raise configs.InputError(f"--scale {scale}: expected smoke, demo or full")
+    from raypo.orchestration.pipeline import scale_config
+
+    _run_pipeline(scale_config(scale, output or Path("runs") / scale, seed))
+
+
+@app.command()
+def show(
+    stage: Annotated[str, typer.Argument(help="prepare, recommender, sft, align, evaluate, tune")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Print a stage's resolved configuration and batch arithmetic; runs nothing."""
+    models: dict[str, type[BaseModel]] = {
+        "prepare": configs.PrepareConfig,
+        "recommender": configs.RecommenderConfig,
+        "sft": configs.SftConfig,
+        "align": configs.AlignConfig,
+        "evaluate": configs.EvaluateConfig,
+        "tune": configs.TuneConfig,
+    }
+    if stage not in models:
+        raise configs.InputError(f"{stage!r}: unknown stage; known are {', '.join(models)}")
+    parsed = configs.load_config(models[stage], config, overrides or [])
+    print(configs.dump_config(parsed), end="")
+    if isinstance(parsed, configs.SftConfig | configs.AlignConfig):
+        print(f"# {_batch_arithmetic(parsed)}")
+
+
+def _train(
+    stage: str,
+    model: type[configs.SftConfig] | type[configs.AlignConfig],
+    config: Path | None,
+    overrides: list[str] | None,
+) -> None:
+    parsed = configs.load_config(model, config, overrides or [])
+    console.print(_batch_arithmetic(parsed), highlight=False)
+    if parsed.cluster.launcher == "local":
+        from raypo.training.local import train_locally as action
+    else:
+        from raypo.orchestration.train import train as action
+    _run_action(stage, parsed, action)
+
+
+def _run_stage(
+    stage: str,
+    model: type[BaseModel],
+    config: Path | None,
+    overrides: list[str] | None,
+    action: Action,
+) -> None:
+    _run_action(stage, configs.load_config(model, config, overrides or []), action)
+
+
+def _run_action(stage: str, parsed: Any, action: Action) -> None:
+    console.print(f"{stage}: into {parsed.output}", highlight=False)
+    with shown(stage) as progress:
+        result = action(parsed, progress)
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def _run_pipeline(parsed: configs.PipelineConfig) -> None:
+    from raypo.evaluation.table import render_table
+    from raypo.orchestration.pipeline import run_pipeline
+
+    outcome = run_pipeline(parsed)
+    Console().print(render_table(outcome.runs))
+    print(f"finished in {clock(outcome.seconds)}")
+    print(f"report: {outcome.report.resolve()}")
+
+
+def _batch_arithmetic(config: configs.SftConfig | configs.AlignConfig) -> str:
+    workers = config.cluster.workers
+    text = (
+        f"batch: {config.micro_batch} users x {config.accumulation} micro-batches x {workers} "
+        f"workers = {config.users_per_step} users a step"
+    )
+    if isinstance(config, configs.AlignConfig):
+        pool = config.micro_batch * workers
+        text += f"; {config.negatives} negatives each, shared among {pool} users at a time"
+    return text

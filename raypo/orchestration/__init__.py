@@ -1,0 +1,1 @@
+"""Everything that runs on Ray: Train, Tune, Data and the pipeline around the other rooms."""

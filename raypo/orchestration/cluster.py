@@ -1,0 +1,47 @@
+"""Connecting to Ray, quietly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+import ray
+
+
+def connect() -> None:
+    """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process."""
+    if ray.is_initialized():
+        return
+    quieten()
+    address = os.environ.get("RAY_ADDRESS")
+    options = {} if address else {"include_dashboard": False}
+    ray.init(
+        address=address,
+        logging_level=logging.WARNING,
+        runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.quieten"},
+        **options,
+    )
+
+
+def quieten() -> None:
+    """Silence, in this process, warnings of libraries that a user can do nothing about.
+
+    Runs in every Ray worker as well as here. Errors are left alone.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, level in _NOISY.items():
+        logging.getLogger(name).setLevel(level)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+
+
+_NOISY = {
+    "ray.train": logging.WARNING,
+    "ray.data": logging.WARNING,
+    "ray.tune": logging.WARNING,
+    # Polls the dashboard's state API, which a local cluster goes without, every few seconds.
+    "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,
+    "DeepSpeed": logging.WARNING,
+    "vllm": logging.WARNING,
+}

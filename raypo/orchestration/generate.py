@@ -1,0 +1,147 @@
+"""Greedy answers from a pool of vLLM engines behind Ray Data.
+
+The pool is Ray's own (`ray.data.llm`): prompts are tokenised here once, so that the policy's scorer
+and the engines read the same tokens; adapters travel as LoRA requests, several in one engine start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray.data
+from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+from raypo.config import EngineConfig
+from raypo.data.encoding import Encoder
+from raypo.runs import Progress, read_json
+
+
+def generate(
+    rows: pd.DataFrame,
+    adapters: Mapping[str, Path | None],
+    model_folder: Path,
+    encoder: Encoder,
+    config: EngineConfig,
+    dtype: str,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Each adapter's greedy answer to each row.
+
+    Args:
+        rows: with columns row, history, candidates.
+        adapters: name -> adapter folder, None for the base model.
+        model_folder: the base model.
+        encoder: makes the prompts' tokens.
+        config: the pool.
+        dtype: the engine's precision.
+        progress: told of finished answers.
+
+    Returns:
+        One row per adapter and test row: name, row, answer (None where it failed), error (None
+        where it did not fail).
+    """
+    requests = _requests(rows, adapters, model_folder, encoder, config.max_new_tokens)
+    processor = build_processor(
+        engine_pool(model_folder, adapters, config, dtype), postprocess=_answer
+    )
+    answers = []
+    dataset = ray.data.from_pandas(requests)
+    for answer in processor(dataset).iter_rows():
+        answers.append(answer)
+        progress(len(answers), len(requests), "answers")
+    return pd.DataFrame(answers)
+
+
+def engine_pool(
+    model_folder: Path, adapters: Mapping[str, Path | None], config: EngineConfig, dtype: str
+) -> vLLMEngineProcessorConfig:
+    """The pool's configuration, on GPU or CPU."""
+    ranks = [_rank(folder) for folder in adapters.values() if folder is not None]
+    engine: dict[str, Any] = {
+        "dtype": dtype,
+        "max_model_len": config.max_model_len,
+        "tensor_parallel_size": config.tensor_parallel,
+        "enable_prefix_caching": True,
+        "enforce_eager": config.gpus_per_engine == 0,
+        "disable_log_stats": True,
+    }
+    if ranks:
+        engine |= {
+            "enable_lora": True,
+            "max_lora_rank": _served_rank(max(ranks)),
+            "max_loras": len(ranks),
+        }
+    environment = {"VLLM_LOGGING_LEVEL": "ERROR"}
+    if config.gpus_per_engine == 0:
+        environment |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+            "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_engine))),
+        }
+    bundle = {"CPU": config.cpus_per_engine, "GPU": config.gpus_per_engine}
+    off = {"enabled": False}
+    return vLLMEngineProcessorConfig(
+        model_source=str(model_folder),
+        engine_kwargs=engine,
+        concurrency=config.engines,
+        batch_size=config.batch_size,
+        runtime_env={"env_vars": environment},
+        placement_group_config={
+            "bundles": [{name: count for name, count in bundle.items() if count}]
+            * config.tensor_parallel
+        },
+        log_engine_metrics=False,
+        should_continue_on_error=True,
+        chat_template_stage=off,
+        tokenize_stage=off,
+        detokenize_stage=off,
+        prepare_multimodal_stage=off,
+    )
+
+
+def _requests(
+    rows: pd.DataFrame,
+    adapters: Mapping[str, Path | None],
+    model_folder: Path,
+    encoder: Encoder,
+    max_new_tokens: int,
+) -> pd.DataFrame:
+    prompts = [
+        encoder.prompt(history, candidates)
+        for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
+    ]
+    sampling = {"temperature": 0.0, "max_tokens": max_new_tokens, "stop": ["\n"]}
+    frames = [
+        pd.DataFrame(
+            {
+                "name": name,
+                "row": rows["row"],
+                "model": str(folder.resolve() if folder else model_folder),
+                "tokenized_prompt": prompts,
+                "sampling_params": [sampling] * len(rows),
+            }
+        )
+        for name, folder in adapters.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    error = row.get("__inference_error__") or None
+    return {
+        "name": row["name"],
+        "row": int(row["row"]),
+        "answer": None if error else str(row["generated_text"]),
+        "error": error,
+    }
+
+
+def _rank(adapter: Path) -> int:
+    return int(read_json(adapter / "adapter_config.json")["r"])
+
+
+def _served_rank(rank: int) -> int:
+    """VLLM serves LoRA ranks of these sizes alone."""
+    return next(size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank)

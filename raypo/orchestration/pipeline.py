@@ -1,0 +1,218 @@
+"""The whole way, stage after stage; a second run finds finished stages and goes on behind them.
+
+Every stage has a run folder named after a hash of its configuration and of all that goes into it,
+so that a changed setting makes a new folder beside the old one and nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from raypo.config import (
+    AlignConfig,
+    EvaluateConfig,
+    PipelineConfig,
+    PrepareConfig,
+    RecommenderConfig,
+    SftConfig,
+    parse_config,
+)
+from raypo.data.assets import movielens_100k, resolve_model
+from raypo.data.dataset import load_dataset
+from raypo.data.prepare import prepare
+from raypo.display import clock, console, shown
+from raypo.evaluation.predictions import read_predictions
+from raypo.evaluation.report import ReportRun, write_report
+from raypo.evaluation.table import markdown_table
+from raypo.orchestration.evaluate import evaluate
+from raypo.orchestration.train import train
+from raypo.recommenders.train import train_recommender
+from raypo.runs import read_json, read_metrics, value_hash, write_text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pipeline made.
+
+    Attributes:
+        runs: (model's name, its metrics) in the table's order.
+        report: the HTML page.
+        seconds: wall-clock time of this call.
+    """
+
+    runs: list[tuple[str, dict[str, Any]]]
+    report: Path
+    seconds: float
+
+
+def scale_config(scale: str, output: Path, seed: int) -> PipelineConfig:
+    """The built-in pipeline of a scale: smoke, demo or full."""
+    text = resources.files("raypo").joinpath(f"scales/{scale}.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text) | {"output": output, "seed": seed}
+    return parse_config(PipelineConfig, values, source=f"scale {scale}")
+
+
+def run_pipeline(config: PipelineConfig) -> Outcome:
+    """Run every stage that is not finished yet, then the report."""
+    started = time.monotonic()
+    _check_sections(config)
+    stages = _Stages(config)
+    data = stages.prepare()
+    recommender = stages.recommender(data)
+    sft = stages.sft(data)
+    aligned = stages.align(data, sft, recommender)
+    runs = stages.evaluate(data, recommender, sft, aligned)
+    report = _report(config, data, runs, {"SFT": sft, stages.objective_name: aligned})
+    return Outcome([(r.name, r.metrics) for r in runs], report, time.monotonic() - started)
+
+
+class _Stages:
+    """The stages of one pipeline, each returning the run folder it filled or found."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._config = config
+        self._model = resolve_model(config.model)
+        self._model_hash = value_hash(
+            {f.name: f.stat().st_size for f in sorted(self._model.iterdir()) if f.is_file()}
+        )
+        self.objective_name = _objective_name(config)
+        self._minutes = dict(config.expected_minutes)
+
+    def prepare(self) -> Path:
+        values = dict(self._config.prepare)
+        if self._config.builtin_data:
+            folder = movielens_100k()
+            values |= {
+                "interactions": folder / "ml-100k.inter",
+                "items": folder / "ml-100k.item",
+            }
+        return self._run("prepare", PrepareConfig, values, [], prepare, "dataset.json")
+
+    def recommender(self, data: Path) -> Path:
+        values = self._config.recommender | {"data": data, "seed": self._config.seed}
+        return self._run(
+            "recommender", RecommenderConfig, values, [data], train_recommender, "summary.json"
+        )
+
+    def sft(self, data: Path) -> Path:
+        values = self._training(self._config.sft, data)
+        return self._run("sft", SftConfig, values, [data], train, "summary.json")
+
+    def align(self, data: Path, sft: Path, recommender: Path) -> Path:
+        values = self._training(self._config.align, data)
+        values["policy"] = values["policy"] | {"adapter": sft / "adapter"}
+        values["recommender"] = recommender
+        inputs = [data, sft, recommender]
+        return self._run("align", AlignConfig, values, inputs, train, "summary.json")
+
+    def evaluate(self, data: Path, recommender: Path, sft: Path, aligned: Path) -> list[ReportRun]:
+        settings = self._config.evaluate
+        rows: dict[str, Any] = {
+            key: settings[key] for key in ("rows", "split", "resamples") if key in settings
+        }
+        baselines: dict[str, dict[str, Any]] = {
+            "Random": {"rule": "random"},
+            "Popularity": {"rule": "popularity"},
+            "SASRec": {"recommender": recommender},
+        }
+        runs = []
+        for name, what in baselines.items():
+            values = rows | what | {"data": data}
+            inputs = [data, recommender] if "recommender" in what else [data]
+            stage = f"evaluate-{name.lower()}"
+            folder = self._run(stage, EvaluateConfig, values, inputs, evaluate, "metrics.json")
+            runs.append(_evaluated(name, folder))
+        names = {"Base LLM": "base", "SFT": "sft", self.objective_name: "aligned"}
+        values = settings | {
+            "data": data,
+            "policy": settings.get("policy", {}) | {"model": str(self._model)},
+            "adapters": {"base": None, "sft": sft / "adapter", "aligned": aligned / "adapter"},
+        }
+        inputs = [data, sft, aligned]
+        done = "aligned/metrics.json"
+        folder = self._run("evaluate", EvaluateConfig, values, inputs, evaluate, done)
+        return runs + [_evaluated(name, folder / part) for name, part in names.items()]
+
+    def _training(self, section: dict[str, Any], data: Path) -> dict[str, Any]:
+        policy = section.get("policy", {}) | {"model": str(self._model)}
+        return section | {"data": data, "seed": self._config.seed, "policy": policy}
+
+    def _run(
+        self,
+        stage: str,
+        model: type[BaseModel],
+        values: dict[str, Any],
+        inputs: list[Path],
+        action: Callable[..., Any],
+        done: str,
+    ) -> Path:
+        """Run a stage unless its folder says that it is finished."""
+        key = value_hash([stage, values, [folder.name for folder in inputs], self._model_hash])
+        folder = self._config.output / f"{stage}-{key[:10]}"
+        if (folder / done).exists():
+            console.print(f"{stage}: finished before, in {folder}", highlight=False)
+            return folder
+        config = parse_config(model, values | {"output": folder}, source=stage)
+        started = time.monotonic()
+        with shown(stage, self._seconds_after(stage)) as progress:
+            action(config, progress)
+        seconds = clock(time.monotonic() - started)
+        console.print(f"{stage}: {seconds}, in {folder}", highlight=False)
+        return folder
+
+    def _seconds_after(self, stage: str) -> float:
+        """What the stages behind this one are expected to take."""
+        names = list(self._minutes)
+        behind = names[names.index(stage) + 1 :] if stage in names else []
+        return 60.0 * sum(self._minutes[name] for name in behind)
+
+
+def _check_sections(config: PipelineConfig) -> None:
+    """Every stage's section is validated before the first stage runs."""
+    here = Path(".")
+    filled = {"data": here, "output": here}
+    raw = {"interactions": here, "items": here} if config.builtin_data else {}
+    parse_config(PrepareConfig, config.prepare | raw | {"output": here}, source="prepare")
+    parse_config(RecommenderConfig, config.recommender | filled, source="recommender")
+    parse_config(SftConfig, config.sft | filled, source="sft")
+    adapter = {"policy": config.align.get("policy", {}) | {"adapter": here}}
+    parse_config(AlignConfig, config.align | filled | adapter, source="align")
+    parse_config(EvaluateConfig, config.evaluate | filled, source="evaluate")
+
+
+def _objective_name(config: PipelineConfig) -> str:
+    return str(config.align.get("objective", {}).get("name", "napo")).upper()
+
+
+def _evaluated(name: str, folder: Path) -> ReportRun:
+    return ReportRun(name, read_json(folder / "metrics.json"), read_predictions(folder), [])
+
+
+def _report(
+    config: PipelineConfig, data: Path, runs: list[ReportRun], training: dict[str, Path]
+) -> Path:
+    dataset = load_dataset(data)
+    complete = [
+        ReportRun(
+            run.name,
+            run.metrics,
+            run.predictions,
+            read_metrics(training[run.name]) if run.name in training else [],
+        )
+        for run in runs
+    ]
+    write_text(
+        config.output / "table.md", markdown_table([(r.name, r.metrics) for r in complete]) + "\n"
+    )
+    popularity = dataset.items["popularity"].to_numpy()
+    return write_report(
+        config.output / "report.html", config.title, complete, dataset.titles, popularity
+    )

@@ -1,0 +1,121 @@
+"""SFT and alignment on Ray Train workers."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+from raypo.config import AlignConfig, SftConfig, parse_config
+from raypo.orchestration.cluster import connect, quieten
+from raypo.orchestration.relay import relayed, teller
+from raypo.runs import (
+    Progress,
+    append_metrics,
+    forget_metrics_after,
+    no_progress,
+    open_run,
+    read_json,
+    write_summary,
+)
+from raypo.training.job import TrainingConfig, build_job, check_inputs
+from raypo.training.local import keep_adapter
+from raypo.training.loop import SCORE, run
+
+_STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
+
+
+def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
+    """Run SFT or alignment; a finished run is recognised, an interrupted one goes on.
+
+    Returns:
+        The run's summary, as in its `summary.json`; the best adapter is in `adapter/`.
+
+    Raises:
+        InputError: anything wrong with the inputs, before Ray starts.
+    """
+    summary = config.output / "summary.json"
+    open_run(config.output, config)
+    if summary.exists():
+        return dict(read_json(summary))
+    check_inputs(config)
+    started = time.monotonic()
+    connect()
+    with relayed(progress) as board:
+        result = _trainer(config, board).fit()
+    with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
+        keep_adapter(Path(folder) / "adapter", config.output / "adapter")
+    write_summary(config.output, SCORE, time.monotonic() - started)
+    return dict(read_json(summary))
+
+
+def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer:
+    cluster = config.cluster
+    on_gpu = cluster.gpus_per_worker > 0
+    resources = {"CPU": cluster.cpus_per_worker}
+    if on_gpu:
+        resources["GPU"] = cluster.gpus_per_worker
+    stage = "align" if isinstance(config, AlignConfig) else "sft"
+    return ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "stage": stage,
+            "config": config.model_dump(mode="json"),
+            "board": board,
+        },
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers, use_gpu=on_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="checkpoints",
+            storage_path=str(config.output.resolve()),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
+            ),
+        ),
+    )
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """What each Ray Train worker does: build the job, take up the last checkpoint, run."""
+    quieten()
+    parsed = parse_config(_STAGES[config["stage"]], config["config"], source="train worker")
+    rank = ray.train.get_context().get_world_rank()
+    progress = teller(config["board"]) if rank == 0 else no_progress
+    reporter = _RayReporter(parsed.output, rank)
+    checkpoint = ray.train.get_checkpoint()
+    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
+        job = build_job(parsed, rank, reporter, progress, Path(folder) if folder else None)
+    if rank == 0:
+        forget_metrics_after(parsed.output, job.state.step)
+    run(job)
+
+
+class _RayReporter:
+    """Metrics into the run folder by the first worker; checkpoints through Ray Train."""
+
+    def __init__(self, output: Path, rank: int) -> None:
+        self._output = output
+        self._first = rank == 0
+
+    def metrics(self, values: dict[str, Any]) -> None:
+        if self._first:
+            append_metrics(self._output, values)
+
+    def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
+        self.metrics(values)
+        if not self._first:
+            ray.train.report(values)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            ray.train.report(values, checkpoint=Checkpoint.from_directory(folder))

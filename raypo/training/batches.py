@@ -1,0 +1,150 @@
+"""Which users each worker sees at each step, and the tensors made of them.
+
+Everything is a function of (seed, epoch, step, micro-batch, worker): a resumed run takes up exactly
+where it stopped, and the global batch is the same users in the same order for any number of
+workers that divides it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from raypo.config import InputError
+from raypo.data.encoding import Encoder
+from raypo.data.negatives import TrainingCandidates
+from raypo.policy.packing import PackedResponses, pack_responses
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sampler: which training rows form which micro-batch.
+
+    Attributes:
+        rows: training rows taken part of; each once an epoch.
+        micro_batch: users per worker and forward pass.
+        accumulation: micro-batches per optimiser step.
+        workers: number of workers.
+        epochs: passes over `rows`.
+        seed: of the order of users in each epoch.
+    """
+
+    rows: tuple[int, ...]
+    micro_batch: int
+    accumulation: int
+    workers: int
+    epochs: int
+    seed: int
+
+    @property
+    def users_per_step(self) -> int:
+        """Users in one optimiser step over all workers."""
+        return self.micro_batch * self.accumulation * self.workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole optimiser steps in an epoch; what is left over sits this epoch out."""
+        return len(self.rows) // self.users_per_step
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    def micro(self, step: int, micro: int, worker: int) -> tuple[int, list[int]]:
+        """Epoch and training rows of one worker's micro-batch."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+        start = position * self.users_per_step + (micro * self.workers + worker) * self.micro_batch
+        return epoch, [self.rows[i] for i in order[start : start + self.micro_batch]]
+
+
+def make_plan(
+    num_rows: int,
+    rows: int | None,
+    micro_batch: int,
+    accumulation: int,
+    workers: int,
+    epochs: int,
+    seed: int,
+) -> Plan:
+    """Draw `rows` of the `num_rows` training rows (None takes all) and plan the steps.
+
+    Raises:
+        InputError: too few rows for one step.
+    """
+    rows = num_rows if rows is None else min(rows, num_rows)
+    chosen = np.random.default_rng([seed, num_rows]).choice(num_rows, rows, replace=False)
+    plan = Plan(tuple(chosen.tolist()), micro_batch, accumulation, workers, epochs, seed)
+    if plan.steps_per_epoch == 0:
+        raise InputError(
+            f"{rows} training rows are fewer than one optimiser step takes ({plan.users_per_step} "
+            f"= micro_batch {micro_batch} x accumulation {accumulation} x workers {workers})"
+        )
+    return plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's micro-batch of b users with n negatives.
+
+    Attributes:
+        packed: prompts and responses, the target first.
+        chosen_items: [b]; rejected_items: [b, n]; history_items: [b, h] padded with -1.
+        keys: (epoch, row) of each user, by which reference log-probs are kept.
+    """
+
+    packed: PackedResponses
+    chosen_items: Tensor
+    rejected_items: Tensor
+    history_items: Tensor
+    keys: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Turns training rows into batches."""
+
+    train: pd.DataFrame
+    candidates: TrainingCandidates
+    encoder: Encoder
+    pad_token_id: int
+    negatives: int
+
+    def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
+        """The batch of these training rows with this epoch's candidates and negatives."""
+        histories = [self.train["history"].iat[row] for row in rows]
+        targets = [int(self.train["target"].iat[row]) for row in rows]
+        rejected = [
+            self.candidates.negatives(row, epoch, self.negatives) if self.negatives else []
+            for row in rows
+        ]
+        prompts = [
+            self.encoder.prompt(history, self.candidates.draw(row, epoch))
+            for row, history in zip(rows, histories, strict=True)
+        ]
+        responses = [
+            [self.encoder.response(item) for item in (target, *items)]
+            for target, items in zip(targets, rejected, strict=True)
+        ]
+        return Batch(
+            packed=pack_responses(prompts, responses, self.pad_token_id),
+            chosen_items=torch.tensor(targets),
+            rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),
+            history_items=pad_histories(histories),
+            keys=tuple((epoch, row) for row in rows),
+        )
+
+
+def pad_histories(histories: Sequence[Sequence[int]]) -> Tensor:
+    """Item ids [b, longest history], padded with -1 at the end."""
+    width = max(len(history) for history in histories)
+    padded = torch.full((len(histories), width), -1, dtype=torch.long)
+    for index, history in enumerate(histories):
+        padded[index, : len(history)] = torch.as_tensor(list(history))
+    return padded

@@ -1,0 +1,66 @@
+"""Checkpoints: everything a run needs to go on as if it had not stopped.
+
+A folder with `adapter/` (PEFT's own format), `optimiser.safetensors` (float32 weights and AdamW's
+moments by parameter name, independent of the number of workers and the ZeRO stage) and
+`state.json` (step, objective's statistics, best validation). Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from raypo.config import InputError
+from raypo.policy.loading import save_adapter
+from raypo.runs import read_json, write_json
+from raypo.training.engine import Engine
+
+
+@dataclass
+class TrainingState:
+    """Where a run is.
+
+    Attributes:
+        step: optimiser steps taken; with the plan and the seeds this is the sampler's position.
+        objective: the objective's moving statistics.
+        best: best validation HitRatio@1 so far, or None before the first validation.
+        best_step: the step it was seen at.
+    """
+
+    step: int = 0
+    objective: dict[str, Any] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int | None = None
+
+
+def gather_checkpoint(engine: Engine) -> dict[str, Any]:
+    """The tensors of a checkpoint on the CPU. Every worker must call it, as it may communicate."""
+    return engine.optimiser_state()
+
+
+def write_checkpoint(
+    folder: Path, engine: Engine, tensors: dict[str, Any], state: TrainingState
+) -> None:
+    """Write a checkpoint; one worker does it, with what `gather_checkpoint` gave."""
+    weights = {name: value for name, value in tensors.items() if "/" not in name}
+    save_adapter(engine.policy.model, folder / "adapter", weights)
+    save_file(tensors, folder / "optimiser.safetensors")
+    write_json(folder / "state.json", asdict(state))
+
+
+def read_checkpoint(folder: Path, engine: Engine) -> TrainingState:
+    """Put a checkpoint's weights and moments into `engine`; where the run was.
+
+    Raises:
+        InputError: a file of the checkpoint is missing or damaged.
+    """
+    values = read_json(folder / "state.json")
+    try:
+        tensors = load_file(folder / "optimiser.safetensors")
+    except Exception as error:
+        raise InputError(f"{folder}/optimiser.safetensors: cannot be read ({error})") from error
+    engine.load_optimiser_state(tensors, values["step"])
+    return TrainingState(**values)

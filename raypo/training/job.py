@@ -1,0 +1,154 @@
+"""From a stage's configuration to the loop's Job, the same on every worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from raypo.config import AlignConfig, InputError, SftConfig
+from raypo.data.assets import resolve_model
+from raypo.data.dataset import Dataset, load_dataset, sample_rows
+from raypo.data.encoding import Encoder
+from raypo.data.negatives import TrainingCandidates
+from raypo.data.prompts import load_template
+from raypo.objectives import build_objective
+from raypo.policy.loading import check_adapter, load_policy, load_tokenizer
+from raypo.recommenders.train import load_recommender
+from raypo.runs import Progress
+from raypo.training.batches import BatchMaker, Plan, make_plan
+from raypo.training.checkpoint import read_checkpoint
+from raypo.training.engine import Engine, make_engine
+from raypo.training.loop import Job, Reporter
+from raypo.training.reference import ReferenceLogps, compute_reference
+
+TrainingConfig = SftConfig | AlignConfig
+
+
+def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
+    """Everything that can be wrong without a model loaded, in one place and first.
+
+    Raises:
+        InputError: data set, model, adapter, recommender, template, objective or batch sizes.
+    """
+    dataset = load_dataset(config.data)
+    resolve_model(config.policy.model)
+    load_template(config.policy.prompt)
+    if config.policy.adapter is not None:
+        check_adapter(config.policy.adapter)
+    objective = make_objective(config)
+    if isinstance(config, AlignConfig):
+        if objective.needs_recommender and config.recommender is None:
+            raise InputError(
+                f"recommender: objective {config.objective.name!r} needs one; give its run folder"
+            )
+        if config.recommender is not None:
+            load_recommender(config.recommender)
+        if config.negatives > dataset.info["options"]["candidates"] - 1:
+            raise InputError(
+                f"negatives: {config.negatives} is more than the candidate sets hold "
+                f"({dataset.info['options']['candidates'] - 1})"
+            )
+    return dataset, plan_of(config, dataset)
+
+
+def make_objective(config: TrainingConfig) -> Any:
+    """The objective of a stage; a wrong name or option is an InputError."""
+    name = config.objective.name if isinstance(config, AlignConfig) else "sft"
+    options = config.objective.options() if isinstance(config, AlignConfig) else {}
+    try:
+        return build_objective(name, **options)
+    except ValueError as error:
+        raise InputError(f"objective: {error}") from error
+
+
+def plan_of(config: TrainingConfig, dataset: Dataset) -> Plan:
+    """The sampler's plan of a stage."""
+    return make_plan(
+        len(dataset.train),
+        config.rows,
+        config.micro_batch,
+        config.accumulation,
+        config.cluster.workers,
+        config.epochs,
+        config.seed,
+    )
+
+
+def build_job(
+    config: TrainingConfig,
+    worker: int,
+    reporter: Reporter,
+    progress: Progress,
+    checkpoint: Path | None = None,
+) -> Job:
+    """Load everything and put the run where `checkpoint` left it.
+
+    Args:
+        config: the stage's configuration.
+        worker: this process's rank; torch.distributed is initialised if there are several.
+        reporter: where metrics and checkpoints go.
+        progress: told of each step.
+        checkpoint: folder to resume from, or None.
+    """
+    dataset, plan = check_inputs(config)
+    model_folder = resolve_model(config.policy.model)
+    tokenizer = load_tokenizer(model_folder)
+    encoder = Encoder(tokenizer, load_template(config.policy.prompt), dataset.titles)
+    negatives = config.negatives if isinstance(config, AlignConfig) else 0
+    candidates = TrainingCandidates(
+        dataset.train, dataset.num_items, dataset.info["options"]["candidates"], config.seed
+    )
+    job = Job(
+        engine=_engine(config, model_folder),
+        objective=make_objective(config),
+        plan=plan,
+        make_batch=BatchMaker(
+            dataset.train, candidates, encoder, tokenizer.pad_token_id, negatives
+        ),
+        optimiser=config.optimiser,
+        validation=config.validation,
+        validation_rows=sample_rows(dataset.validation, config.validation.rows, config.seed),
+        reporter=reporter,
+        progress=progress,
+        worker=worker,
+    )
+    if isinstance(config, AlignConfig) and config.recommender is not None:
+        job.recommender = load_recommender(config.recommender).to(job.engine.device)
+    if job.objective.needs_reference:
+        job.reference = _reference(config, job)
+    if checkpoint is not None:
+        job.state = read_checkpoint(checkpoint, job.engine)
+    return job
+
+
+def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    plain_torch = config.cluster.engine == "torch"
+    model = load_policy(config.policy, model_folder, config.seed, lora_float32=plain_torch)
+    return make_engine(
+        model,
+        config.optimiser,
+        config.cluster,
+        config.accumulation,
+        config.micro_batch,
+        config.policy.dtype,
+    )
+
+
+def _reference(config: TrainingConfig, job: Job) -> ReferenceLogps:
+    """Kept values if the first worker has them, else computed by all and kept by the first."""
+    file = config.output / "reference.safetensors"
+    kept: list[ReferenceLogps | None] = [None]
+    if job.worker == 0 and file.exists():
+        kept = [ReferenceLogps.load(file)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(kept)
+    if kept[0] is not None:
+        return kept[0]
+    reference = compute_reference(job.engine, job.plan, job.make_batch, job.worker, job.progress)
+    if job.worker == 0:
+        reference.save(file)
+    return reference

@@ -1,0 +1,177 @@
+"""The loop: SFT and alignment alike, on one process or many, without knowing who launched it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from raypo.config import OptimiserConfig, ValidationConfig
+from raypo.objectives import PreferenceBatch
+from raypo.recommenders.sasrec import SASRec
+from raypo.runs import Progress
+from raypo.training.batches import Batch, BatchMaker, Plan
+from raypo.training.checkpoint import TrainingState, gather_checkpoint, write_checkpoint
+from raypo.training.engine import Engine
+from raypo.training.reference import ReferenceLogps
+from raypo.training.schedule import learning_rate
+from raypo.training.validation import validate
+
+# The metric that checkpoints are chosen by.
+SCORE = "validation/HitRatio@1"
+
+
+class Reporter(Protocol):
+    """Where a worker's results go; every worker calls it equally often."""
+
+    def metrics(self, values: dict[str, Any]) -> None:
+        """One optimiser step's metrics, the same on all workers."""
+
+    def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
+        """Keep a checkpoint: `write` fills a folder, on one worker alone."""
+
+
+@dataclass
+class Job:
+    """All that the loop works with.
+
+    Attributes:
+        objective: of raypo.objectives; `sft` included.
+        reference: reference log-probs, where the objective needs them.
+        recommender: the frozen sequential recommender, where the objective needs it.
+        validation_rows: rows that validation scores.
+        worker: this worker's rank, of `plan.workers`.
+    """
+
+    engine: Engine
+    objective: Any
+    plan: Plan
+    make_batch: BatchMaker
+    optimiser: OptimiserConfig
+    validation: ValidationConfig
+    validation_rows: pd.DataFrame
+    reporter: Reporter
+    progress: Progress
+    worker: int = 0
+    reference: ReferenceLogps | None = None
+    recommender: SASRec | None = None
+    state: TrainingState = field(default_factory=TrainingState)
+
+
+def run(job: Job) -> TrainingState:
+    """Train from `job.state` to the plan's end; validates and keeps checkpoints on the way.
+
+    Raises:
+        FloatingPointError: the loss is not finite; nothing is stepped with it.
+    """
+    job.engine.policy.train()
+    job.objective.load_state_dict(job.state.objective)
+    job.objective.train()
+    for step in range(job.state.step, job.plan.total_steps):
+        started = time.perf_counter()
+        metrics = _step(job, step)
+        job.state.step = step + 1
+        metrics["seconds"] = time.perf_counter() - started
+        metrics["tokens_per_second"] = metrics.pop("tokens") / metrics["seconds"]
+        if _validates_at(job, step + 1):
+            _validate_and_keep(job, metrics)
+        else:
+            job.reporter.metrics(metrics)
+        job.progress(step + 1, job.plan.total_steps, _note(job, metrics))
+    return job.state
+
+
+def _validates_at(job: Job, step: int) -> bool:
+    return step % job.validation.every == 0 or step == job.plan.total_steps
+
+
+def _step(job: Job, step: int) -> dict[str, Any]:
+    rate = learning_rate(
+        step, job.plan.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_share
+    )
+    sums: dict[str, float] = {}
+    tokens = 0
+    for micro in range(job.plan.accumulation):
+        batch = job.make_batch(*job.plan.micro(step, micro, job.worker))
+        packed = batch.packed.to(job.engine.device)
+        out = job.objective(_preference_batch(job, batch, job.engine.logps(packed)))
+        _refuse_non_finite(out.loss, step, batch)
+        job.engine.backward(out.loss)
+        tokens += int((batch.packed.segments >= 0).sum())
+        for key, value in out.metrics.items():
+            sums[key] = sums.get(key, 0.0) + value / job.plan.accumulation
+    norm = job.engine.step(rate)
+    job.state.objective = job.objective.state_dict()
+    return {
+        "step": step + 1,
+        "epoch": step // job.plan.steps_per_epoch,
+        **sums,
+        "gradient_norm": norm,
+        "learning_rate": rate,
+        "tokens": tokens * job.plan.workers,
+    }
+
+
+def _preference_batch(job: Job, batch: Batch, logps: Tensor) -> PreferenceBatch:
+    device = job.engine.device
+    lengths = batch.packed.lengths.to(device)
+    optional: dict[str, Any] = {}
+    if job.reference is not None:
+        chosen, rejected = job.reference(batch)
+        optional["reference_chosen_logps"] = chosen.to(device)
+        optional["reference_rejected_logps"] = rejected.to(device)
+    if job.recommender is not None:
+        with torch.no_grad():
+            optional["user_embeddings"] = job.recommender.embed(batch.history_items.to(device))
+        optional["item_scores"] = job.recommender.score
+    return PreferenceBatch(
+        chosen_logps=logps[:, 0],
+        rejected_logps=logps[:, 1:],
+        chosen_lengths=lengths[:, 0],
+        rejected_lengths=lengths[:, 1:],
+        chosen_items=batch.chosen_items.to(device),
+        rejected_items=batch.rejected_items.to(device),
+        history_items=batch.history_items.to(device),
+        **optional,
+    )
+
+
+def _refuse_non_finite(loss: Tensor, step: int, batch: Batch) -> None:
+    if not math.isfinite(loss.item()):
+        rows = [row for _, row in batch.keys]
+        raise FloatingPointError(f"step {step + 1}: loss is {loss.item()}; training rows {rows}")
+
+
+def _validate_and_keep(job: Job, metrics: dict[str, Any]) -> None:
+    plan = job.plan
+    hit_ratio = validate(
+        job.engine,
+        job.validation_rows,
+        job.make_batch.encoder,
+        job.make_batch.pad_token_id,
+        plan.micro_batch,
+        job.worker,
+        plan.workers,
+    )
+    state = job.state
+    if state.best is None or hit_ratio > state.best:
+        state.best, state.best_step = hit_ratio, state.step
+    metrics[SCORE] = hit_ratio
+    tensors = gather_checkpoint(job.engine)
+    job.reporter.checkpoint(
+        metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state)
+    )
+
+
+def _note(job: Job, metrics: dict[str, Any]) -> str:
+    note = f"loss {metrics['loss']:.3f}"
+    if job.state.best is not None:
+        note += f", validation HitRatio@1 {job.state.best:.3f}"
+    return note
