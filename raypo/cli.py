@@ -199,7 +199,10 @@ def _run_pipeline(parsed: configs.PipelineConfig) -> None:
     from raypo.orchestration.pipeline import run_pipeline
 
     outcome = run_pipeline(parsed)
-    Console().print(render_table(outcome.runs))
+    terminal = Console()
+    # A file has no width of its own; the table's cells are not to be broken there.
+    wide = terminal if terminal.is_terminal else Console(width=160)
+    wide.print(render_table(outcome.runs))
     print(f"finished in {clock(outcome.seconds)}")
     print(f"report: {outcome.report.resolve()}")
 

@@ -189,7 +189,7 @@ class EngineConfig(_Strict):
     cpus_per_engine: Annotated[float, Field(gt=0)] = 1
     tensor_parallel: PositiveInt = 1
     max_model_len: PositiveInt = 1024
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 32
     max_new_tokens: PositiveInt = 24
     kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
 

@@ -26,12 +26,16 @@ def shown(stage: str, seconds_after: float = 0.0) -> Iterator[Progress]:
         stage: what is running.
         seconds_after: what is expected to follow this stage; added as 'left in all'.
     """
-    started = time.monotonic()
+    first: list[tuple[float, int]] = []  # when and where the stage was first heard of
 
     def left(done: int, total: int) -> str:
-        if done == 0:
+        now = time.monotonic()
+        if not first:
+            first.append((now, done))
+        since, before = first[0]
+        if done <= before:
             return ""
-        remaining = (time.monotonic() - started) * (total - done) / done
+        remaining = (now - since) * (total - done) / (done - before)
         text = f"{clock(remaining)} left"
         return f"{text} ({clock(remaining + seconds_after)} in all)" if seconds_after else text
 

@@ -19,6 +19,9 @@ def connect() -> None:
     ray.init(
         address=address,
         logging_level=logging.WARNING,
+        # Workers' chatter would break the progress display; their errors come as exceptions, and
+        # everything they print is in Ray's own log folder.
+        log_to_driver=os.environ.get("RAYPO_WORKER_LOGS") == "1",
         runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.quieten"},
         **options,
     )
@@ -40,6 +43,7 @@ _NOISY = {
     "ray.train": logging.WARNING,
     "ray.data": logging.WARNING,
     "ray.tune": logging.WARNING,
+    "ray.llm": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster goes without, every few seconds.
     "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,
     "DeepSpeed": logging.WARNING,

@@ -44,8 +44,14 @@ def generate(
         where it did not fail).
     """
     requests = _requests(rows, adapters, model_folder, encoder, config.max_new_tokens)
+    # These two move rows alone; counted as a core they could wait for ever for one of the engines'.
+    no_core = {"num_cpus": 0}
     processor = build_processor(
-        engine_pool(model_folder, adapters, config, dtype), postprocess=_answer
+        engine_pool(model_folder, adapters, config, dtype),
+        preprocess=dict,
+        postprocess=_answer,
+        preprocess_map_kwargs=no_core,
+        postprocess_map_kwargs=no_core,
     )
     answers = []
     dataset = ray.data.from_pandas(requests)
@@ -67,6 +73,7 @@ def engine_pool(
         "enable_prefix_caching": True,
         "enforce_eager": config.gpus_per_engine == 0,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
     }
     if ranks:
         engine |= {

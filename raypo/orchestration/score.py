@@ -44,10 +44,13 @@ def score(
         [rows[["row", "history", "candidates"]].assign(name=name) for name in adapters],
         ignore_index=True,
     )
-    scored = ray.data.from_pandas(requests).map_batches(
+    per_batch = config.batch_size * 4
+    # As many blocks as batches: a scorer of the pool takes a block at a time.
+    blocks = ray.data.from_pandas(requests).repartition(-(-len(requests) // per_batch))
+    scored = blocks.map_batches(
         _Scorer,
         fn_constructor_args=(dict(adapters), policy, model_folder, encoder, config.batch_size),
-        batch_size=config.batch_size * 4,
+        batch_size=per_batch,
         batch_format="pandas",
         compute=ray.data.ActorPoolStrategy(size=config.workers),
         num_cpus=1,

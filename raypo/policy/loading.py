@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -82,7 +81,7 @@ def load_base(config: PolicyConfig, model_folder: Path) -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
     return AutoModelForCausalLM.from_pretrained(
         model_folder,
         dtype=_DTYPES[config.dtype],

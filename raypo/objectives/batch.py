@@ -1,0 +1,66 @@
+"""What goes into an objective and what comes out.
+
+Shapes: b users of this worker's batch, n sampled negatives each, B users over all workers, E
+negatives in a user's set E_u, d embedding size, h items of a history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+ItemScores = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PreferenceBatch:
+    """One worker's batch.
+
+    Attributes:
+        chosen_logps: [b] summed log-probs of the target under the policy, with gradient.
+        rejected_logps: [b, n] of the sampled negatives.
+        chosen_lengths: [b] response tokens; needed by length-normalised rewards.
+        rejected_lengths: [b, n] likewise.
+        reference_chosen_logps: [b] under the frozen reference; needed by reference rewards.
+        reference_rejected_logps: [b, n] likewise.
+        user_embeddings: [b, d] sequence embeddings of the recommender; needed by sharing.
+        chosen_items: [b] integer item ids; needed by sharing and masking.
+        rejected_items: [b, n] likewise.
+        history_items: [b, h] padded with -1; for masking.
+        item_scores: (user_embeddings [m, d], items [m, k]) -> scores [m, k] in [-1, 1]; needed by
+            margins that follow the recommender's confidence.
+    """
+
+    chosen_logps: Tensor
+    rejected_logps: Tensor
+    chosen_lengths: Tensor | None = None
+    rejected_lengths: Tensor | None = None
+    reference_chosen_logps: Tensor | None = None
+    reference_rejected_logps: Tensor | None = None
+    user_embeddings: Tensor | None = None
+    chosen_items: Tensor | None = None
+    rejected_items: Tensor | None = None
+    history_items: Tensor | None = None
+    item_scores: ItemScores | None = None
+
+    def require(self, objective: str, *names: str) -> None:
+        """Raise ValueError that names the first of `names` that is missing."""
+        for name in names:
+            if getattr(self, name) is None:
+                raise ValueError(f"objective {objective!r} needs {name} in its PreferenceBatch")
+
+
+@dataclass(frozen=True)
+class ObjectiveOutput:
+    """An objective's answer.
+
+    Attributes:
+        loss: scalar, this worker's share: its average over workers is the global mean, and the
+            average of the workers' gradients is the gradient of that mean.
+        metrics: global values, the same on every worker.
+    """
+
+    loss: Tensor
+    metrics: dict[str, float]

@@ -1,0 +1,53 @@
+"""Supervised fine-tuning as an objective: the same training loop, without negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
+from raypo.objectives.collectives import Group, meet, total
+
+
+@dataclass
+class SftObjective:
+    """Token-mean negative log-likelihood of the chosen responses of the global batch."""
+
+    name: str = "sft"
+    process_group: Group = field(default=None, repr=False)
+    needs_reference: bool = False
+    needs_recommender: bool = False
+    needs_negatives: bool = False
+
+    def train(self) -> None:
+        """Nothing moves in it."""
+
+    def eval(self) -> None:
+        """Nothing moves in it."""
+
+    def state_dict(self) -> dict[str, float | None]:
+        """Empty: it keeps no statistics."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""
+
+    def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
+        """Loss and metrics; reads chosen_logps and chosen_lengths alone.
+
+        Raises:
+            ValueError: chosen_lengths is missing.
+        """
+        batch.require(self.name, "chosen_lengths")
+        assert batch.chosen_lengths is not None
+        world = meet(len(batch.chosen_logps), batch.chosen_logps.device, self.process_group)
+        negative = -batch.chosen_logps.float().sum()
+        sums = torch.stack([negative.detach().double(), batch.chosen_lengths.sum().double()])
+        loss, tokens = total(sums, world).tolist()
+        return ObjectiveOutput(
+            negative * (len(world.sizes) / tokens),
+            {"loss": loss / tokens, "logps/chosen": -loss / world.total},
+        )

@@ -1,0 +1,1 @@
+"""Sequential recommenders: training, sequence embeddings and item scores."""

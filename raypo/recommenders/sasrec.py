@@ -1,0 +1,111 @@
+"""SASRec: self-attentive sequential recommendation (arXiv 1808.09781).
+
+Shapes: b users, h items of a history, d hidden size, k items scored per user.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, normalize, scaled_dot_product_attention
+
+
+class SASRec(nn.Module):
+    """Causal self-attention over a history; an item's score is a cosine in [-1, 1].
+
+    Deviation: the paper scores by inner product; the cosine bounds scores, which NAPO's confidence
+    needs, and trained no worse here.
+    """
+
+    def __init__(
+        self, num_items: int, hidden: int, layers: int, heads: int, max_length: int, dropout: float
+    ) -> None:
+        """Make an untrained model.
+
+        Args:
+            num_items: items in the catalogue; ids are 0 .. num_items - 1.
+            hidden: embedding size d.
+            layers: attention blocks.
+            heads: attention heads per block.
+            max_length: items of a history that are read; older ones are left out.
+            dropout: probability in training.
+        """
+        super().__init__()
+        self.num_items = num_items
+        self.max_length = max_length
+        self.items = nn.Embedding(num_items, hidden)
+        self.positions = nn.Embedding(max_length, hidden)
+        self.blocks = nn.ModuleList(_Block(hidden, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden)
+        self.dropout = nn.Dropout(dropout)
+        for table in (self.items, self.positions):
+            nn.init.normal_(table.weight, std=hidden**-0.5)
+
+    def forward(self, histories: Tensor) -> Tensor:
+        """Hidden states [b, h, d] at each place of histories [b, h], padded with -1 at the end.
+
+        The state at a place depends on the items up to it alone.
+        """
+        places = torch.arange(histories.shape[1], device=histories.device)
+        states = self.items(histories.clamp_min(0)) + self.positions(places)
+        states = self.dropout(states)
+        for block in self.blocks:
+            states = block(states)
+        return self.norm(states)
+
+    def embed(self, histories: Tensor) -> Tensor:
+        """Sequence embeddings [b, d]: the state at each history's last item.
+
+        Args:
+            histories: [b, h] item ids, oldest first, padded with -1 at the end; longer ones are cut
+                to their most recent `max_length` items.
+        """
+        lengths = (histories >= 0).sum(dim=1)
+        recent = _most_recent(histories, lengths, self.max_length)
+        last = lengths.clamp(max=self.max_length) - 1
+        return self(recent)[torch.arange(len(recent), device=recent.device), last]
+
+    def score(self, embeddings: Tensor, items: Tensor) -> Tensor:
+        """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; a padded item scores 0."""
+        vectors = normalize(embedding(items.clamp_min(0), self.items.weight), dim=-1)
+        scores = torch.einsum("md,mkd->mk", normalize(embeddings, dim=-1), vectors)
+        return scores.clamp(-1, 1).masked_fill(items < 0, 0.0)
+
+    def score_all(self, embeddings: Tensor) -> Tensor:
+        """Cosine [m, num_items] of embeddings [m, d] with the whole catalogue."""
+        return normalize(embeddings, dim=-1) @ normalize(self.items.weight, dim=-1).T
+
+
+class _Block(nn.Module):
+    """Pre-norm causal self-attention and a two-layer feed-forward net."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(hidden)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.feed_norm = nn.LayerNorm(hidden)
+        self.feed = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden)
+        )
+        self.residual = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        b, h, d = states.shape
+        qkv = self.qkv(self.attention_norm(states)).view(b, h, 3, self.heads, d // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        rate = self.dropout if self.training else 0.0
+        # Padding stands behind every real item, so causality alone keeps it out of their sight.
+        mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
+        states = states + self.residual(self.out(mixed.transpose(1, 2).reshape(b, h, d)))
+        return states + self.residual(self.feed(self.feed_norm(states)))
+
+
+def _most_recent(histories: Tensor, lengths: Tensor, count: int) -> Tensor:
+    if histories.shape[1] <= count:
+        return histories
+    starts = (lengths - count).clamp_min(0)
+    places = starts[:, None] + torch.arange(count, device=histories.device)
+    return histories.gather(1, places.clamp_max(histories.shape[1] - 1))

@@ -1,0 +1,182 @@
+"""Training a sequential recommender to its early stop, and using it afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from raypo.config import InputError, RecommenderConfig
+from raypo.data.dataset import Dataset, load_dataset
+from raypo.recommenders.sasrec import SASRec
+from raypo.runs import (
+    Progress,
+    append_metrics,
+    atomic_path,
+    no_progress,
+    open_run,
+    read_json,
+    write_json,
+)
+
+_SCORE = "validation/HitRatio@1"
+
+
+def train_recommender(
+    config: RecommenderConfig, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Train on the training rows, stop when validation HitRatio@1 no longer rises.
+
+    The run folder gets `model.safetensors`, `model.json`, `metrics.jsonl`, `summary.json`; a run
+    that finished before is recognised.
+
+    Returns:
+        The summary.
+
+    Raises:
+        InputError: the data set or the run folder is not usable, or hidden is no multiple of heads.
+    """
+    if config.hidden % config.heads:
+        raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
+    dataset = load_dataset(config.data)
+    open_run(config.output, config)
+    if (config.output / "summary.json").exists():
+        return dict(read_json(config.output / "summary.json"))
+    (config.output / "metrics.jsonl").unlink(missing_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model, summary = _fit(config, dataset, progress)
+    _save(model, config, dataset)
+    write_json(config.output / "summary.json", summary)
+    return summary
+
+
+def _fit(
+    config: RecommenderConfig, dataset: Dataset, progress: Progress
+) -> tuple[SASRec, dict[str, Any]]:
+    model = _model(config.model_dump(), dataset.num_items)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    sequences = pad_sequences(training_windows(dataset.train, config.max_length))
+    best, best_epoch, best_weights = -1.0, 0, copy.deepcopy(model.state_dict())
+    for epoch in range(config.max_epochs):
+        loss = _epoch(model, optimiser, sequences, config, epoch)
+        hits = hit_ratio(model, dataset.validation)
+        append_metrics(config.output, {"step": epoch + 1, "loss": loss, _SCORE: hits})
+        if hits > best:
+            best, best_epoch = hits, epoch + 1
+            best_weights = copy.deepcopy(model.state_dict())
+        progress(epoch + 1, config.max_epochs, f"validation HitRatio@1 {best:.3f}")
+        if epoch + 1 - best_epoch >= config.patience:
+            break
+    model.load_state_dict(best_weights)
+    return model.eval(), {"best_step": best_epoch, _SCORE: best, "steps": epoch + 1}
+
+
+def _epoch(
+    model: SASRec,
+    optimiser: torch.optim.Optimizer,
+    sequences: Tensor,
+    config: RecommenderConfig,
+    epoch: int,
+) -> float:
+    """One pass with a softmax over the whole catalogue at every place; the mean loss."""
+    model.train()
+    losses = []
+    for rows in _shuffled(len(sequences), config.batch_size, [config.seed, epoch]):
+        batch = sequences[rows]
+        inputs, targets = batch[:, :-1], batch[:, 1:]
+        states = model(inputs)[targets >= 0]
+        logits = model.score_all(states) / config.temperature
+        loss = cross_entropy(logits, targets[targets >= 0])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+def training_windows(train: pd.DataFrame, max_length: int) -> list[list[int]]:
+    """Each user's training sequence in windows of `max_length` + 1 that overlap by one item.
+
+    A user's sequence is the history of the first training row, then the targets in order, so that
+    every place but the first is predicted once.
+    """
+    windows = []
+    for _, rows in train.groupby("user_id", sort=True):
+        sequence = [int(item) for item in rows["history"].iat[0]]
+        sequence += [int(item) for item in rows["target"]]
+        for start in range(0, len(sequence) - 1, max_length):
+            windows.append(sequence[start : start + max_length + 1])
+    return windows
+
+
+def pad_sequences(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Item ids [b, longest] padded with -1 at the end."""
+    width = max(len(sequence) for sequence in sequences)
+    padded = np.full((len(sequences), width), -1, dtype=np.int64)
+    for index, sequence in enumerate(sequences):
+        padded[index, : len(sequence)] = sequence
+    return torch.from_numpy(padded)
+
+
+def load_recommender(folder: Path) -> SASRec:
+    """A trained recommender, frozen, in evaluation mode.
+
+    Raises:
+        InputError: `folder` is not a finished recommender run.
+    """
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise InputError(f"{folder}: no trained recommender there (model.safetensors is missing)")
+    settings = read_json(folder / "model.json")
+    model = _model(settings, settings["num_items"])
+    model.load_state_dict(load_file(weights))
+    return model.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def score_candidates(model: SASRec, frame: pd.DataFrame) -> np.ndarray:
+    """Scores [rows, candidates] of each row's candidates."""
+    embeddings = model.embed(pad_sequences(list(frame["history"])))
+    candidates = torch.from_numpy(np.stack(frame["candidates"].to_list()))
+    scores: np.ndarray = model.score(embeddings, candidates).numpy()
+    return scores
+
+
+def hit_ratio(model: SASRec, frame: pd.DataFrame) -> float:
+    """HitRatio@1 among each row's candidates."""
+    model.eval()
+    best = score_candidates(model, frame).argmax(axis=1)
+    candidates = np.stack(frame["candidates"].to_list())
+    return float((candidates[np.arange(len(best)), best] == frame["target"].to_numpy()).mean())
+
+
+def _model(settings: dict[str, Any], num_items: int) -> SASRec:
+    names = ("hidden", "layers", "heads", "max_length", "dropout")
+    return SASRec(num_items, **{name: settings[name] for name in names})
+
+
+def _save(model: SASRec, config: RecommenderConfig, dataset: Dataset) -> None:
+    settings = config.model_dump(mode="json") | {
+        "kind": "sasrec",
+        "num_items": dataset.num_items,
+        "dataset": dataset.fingerprint,
+    }
+    write_json(config.output / "model.json", settings)
+    with atomic_path(config.output / "model.safetensors") as temporary:
+        save_file(model.state_dict(), temporary)
+
+
+def _shuffled(count: int, batch_size: int, seed: list[int]) -> Iterator[Tensor]:
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+    yield from order.split(batch_size)
