@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Absolute at once: workers run in folders of their own.
+LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
 class InputError(ValueError):
@@ -31,9 +33,9 @@ class _Strict(BaseModel):
 class PrepareConfig(_Strict):
     """`raypo data prepare`: logs and titles to sequences, splits and candidate sets."""
 
-    interactions: Path = Field(description="RecBole atomic file of interactions (`.inter`)")
-    items: Path = Field(description="RecBole atomic file of items with titles (`.item`)")
-    output: Path = Field(description="folder of the prepared data set")
+    interactions: LocalPath = Field(description="RecBole atomic file of interactions (`.inter`)")
+    items: LocalPath = Field(description="RecBole atomic file of items with titles (`.item`)")
+    output: LocalPath = Field(description="folder of the prepared data set")
     user_field: str = "user_id"
     item_field: str = "item_id"
     time_field: str = "timestamp"
@@ -57,8 +59,8 @@ class PrepareConfig(_Strict):
 class RecommenderConfig(_Strict):
     """`raypo recommender train`: the sequential recommender (SASRec)."""
 
-    data: Path
-    output: Path
+    data: LocalPath
+    output: LocalPath
     hidden: PositiveInt = 64
     layers: PositiveInt = 2
     heads: PositiveInt = 2
@@ -86,10 +88,10 @@ class PolicyConfig(_Strict):
     """Which language model, in which precision, with which adapter."""
 
     model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
-    adapter: Path | None = Field(None, description="PEFT adapter folder to start from")
+    adapter: LocalPath | None = Field(None, description="PEFT adapter folder to start from")
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     lora: LoraConfig = LoraConfig()
-    prompt: Path | None = Field(None, description="template file; None is the built-in one")
+    prompt: LocalPath | None = Field(None, description="template file; None is the built-in one")
 
 
 class OptimiserConfig(_Strict):
@@ -123,8 +125,8 @@ class ValidationConfig(_Strict):
 
 
 class _TrainingConfig(_Strict):
-    data: Path = Field(description="prepared data set")
-    output: Path = Field(description="run folder")
+    data: LocalPath = Field(description="prepared data set")
+    output: LocalPath = Field(description="run folder")
     policy: PolicyConfig = PolicyConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -170,7 +172,9 @@ class AlignConfig(_TrainingConfig):
 
     objective: ObjectiveConfig = ObjectiveConfig()
     negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
-    recommender: Path | None = Field(None, description="run folder of the sequential recommender")
+    recommender: LocalPath | None = Field(
+        None, description="run folder of the sequential recommender"
+    )
 
     @model_validator(mode="after")
     def _needs_sft_adapter(self) -> AlignConfig:
@@ -208,13 +212,13 @@ class EvaluateConfig(_Strict):
     With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
     """
 
-    data: Path
-    output: Path
+    data: LocalPath
+    output: LocalPath
     policy: PolicyConfig = PolicyConfig()
-    adapters: dict[str, Path | None] | None = Field(
+    adapters: dict[str, LocalPath | None] | None = Field(
         None, description="name -> adapter folder (null is the base model), in one engine start"
     )
-    recommender: Path | None = Field(None, description="evaluate this recommender instead")
+    recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
     rule: Literal["random", "popularity"] | None = Field(None, description="or this rule")
     answers: tuple[Literal["generate", "likelihood"], ...] = ("generate", "likelihood")
     split: Literal["validation", "test"] = "test"
@@ -229,7 +233,7 @@ class TuneConfig(_Strict):
     """`raypo tune`: a search over alignment settings; keys are dotted paths of AlignConfig."""
 
     align: AlignConfig
-    output: Path
+    output: LocalPath
     space: dict[str, tuple[float, ...]] = Field(
         description="dotted key -> the values tried, or (low, high) with `sampler: uniform`"
     )
@@ -246,7 +250,7 @@ class PipelineConfig(_Strict):
     `data`, `output`, `seed`, the model, and the adapter or recommender of the stage before.
     """
 
-    output: Path = Field(description="folder of all the stages' run folders")
+    output: LocalPath = Field(description="folder of all the stages' run folders")
     title: str = "raypo"
     seed: NonNegativeInt = Field(
         0, description="of training; data and test rows keep the seed they are given"

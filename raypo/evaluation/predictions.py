@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 
 
 def empty_predictions(rows: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of `rows` (with columns row, user_id, history, target, candidates), unanswered."""
+    """Unanswered predictions of rows with row, user_id, history, target and candidates."""
     given = rows[["row", "user_id", "history", "target", "candidates"]].reset_index(drop=True)
     nothing = pd.DataFrame(
         {name: pd.Series([None] * len(given), dtype=object) for name in _SCHEMA.names[5:]}

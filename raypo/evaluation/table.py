@@ -15,7 +15,7 @@ COLUMNS = (
     ("likelihood", "NDCG@5"),
 )
 Runs = Sequence[tuple[str, dict[str, Any]]]
-_NOTHING = "–"
+_NOTHING = "\N{EN DASH}"
 
 
 def cell(metrics: dict[str, Any], way: str, metric: str) -> str:

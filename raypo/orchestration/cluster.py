@@ -46,6 +46,8 @@ _NOISY = {
     "ray.llm": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster goes without, every few seconds.
     "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,
+    # Says that a local cluster asks for a token, which Ray has made and passes on by itself.
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
     "DeepSpeed": logging.WARNING,
     "vllm": logging.WARNING,
 }

@@ -35,7 +35,7 @@ from raypo.evaluation.table import markdown_table
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.train import train
 from raypo.recommenders.train import train_recommender
-from raypo.runs import read_json, read_metrics, value_hash, write_text
+from raypo.runs import file_hash, read_json, read_metrics, value_hash, write_text
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,7 @@ class _Stages:
 
     def __init__(self, config: PipelineConfig) -> None:
         self._config = config
-        self._model = resolve_model(config.model)
-        self._model_hash = value_hash(
-            {f.name: f.stat().st_size for f in sorted(self._model.iterdir()) if f.is_file()}
-        )
+        self._model_hash = _model_hash(resolve_model(config.model))
         self.objective_name = _objective_name(config)
         self._minutes = dict(config.expected_minutes)
 
@@ -133,7 +130,7 @@ class _Stages:
         names = {"Base LLM": "base", "SFT": "sft", self.objective_name: "aligned"}
         values = settings | {
             "data": data,
-            "policy": settings.get("policy", {}) | {"model": str(self._model)},
+            "policy": settings.get("policy", {}) | {"model": self._config.model},
             "adapters": {"base": None, "sft": sft / "adapter", "aligned": aligned / "adapter"},
         }
         inputs = [data, sft, aligned]
@@ -142,7 +139,7 @@ class _Stages:
         return runs + [_evaluated(name, folder / part) for name, part in names.items()]
 
     def _training(self, section: dict[str, Any], data: Path) -> dict[str, Any]:
-        policy = section.get("policy", {}) | {"model": str(self._model)}
+        policy = section.get("policy", {}) | {"model": self._config.model}
         return section | {"data": data, "seed": self._config.seed, "policy": policy}
 
     def _run(
@@ -155,7 +152,8 @@ class _Stages:
         done: str,
     ) -> Path:
         """Run a stage unless its folder says that it is finished."""
-        key = value_hash([stage, values, [folder.name for folder in inputs], self._model_hash])
+        settings = _without_places(values)
+        key = value_hash([stage, settings, [folder.name for folder in inputs], self._model_hash])
         folder = self._config.output / f"{stage}-{key[:10]}"
         if (folder / done).exists():
             console.print(f"{stage}: finished before, in {folder}", highlight=False)
@@ -175,6 +173,18 @@ class _Stages:
         return 60.0 * sum(self._minutes[name] for name in behind)
 
 
+def _without_places(value: Any) -> Any:
+    """Settings with paths cut to their last part, which for a stage's folder holds its hash.
+
+    So a pipeline that was moved, or whose cache was, still recognises what it finished.
+    """
+    if isinstance(value, Path):
+        return [value.parent.name, value.name] if value.name == "adapter" else value.name
+    if isinstance(value, dict):
+        return {key: _without_places(inner) for key, inner in value.items()}
+    return value
+
+
 def _check_sections(config: PipelineConfig) -> None:
     """Every stage's section is validated before the first stage runs."""
     here = Path(".")
@@ -186,6 +196,14 @@ def _check_sections(config: PipelineConfig) -> None:
     adapter = {"policy": config.align.get("policy", {}) | {"adapter": here}}
     parse_config(AlignConfig, config.align | filled | adapter, source="align")
     parse_config(EvaluateConfig, config.evaluate | filled, source="evaluate")
+
+
+def _model_hash(folder: Path) -> str:
+    """Which weights: the content of small files, name and size of large ones."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    small = {file.name: file_hash(file) for file in files if file.stat().st_size < 1 << 24}
+    large = {file.name: file.stat().st_size for file in files if file.name not in small}
+    return value_hash([small, large])
 
 
 def _objective_name(config: PipelineConfig) -> str:

@@ -15,7 +15,6 @@ from raypo.runs import Progress
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-@ray.remote(num_cpus=0)
 class _Board:
     """Holds the latest word of whoever works."""
 
@@ -33,7 +32,7 @@ class _Board:
 def relayed(progress: Progress) -> Iterator[str]:
     """Show with `progress` what any process of the cluster says under the name that is yielded."""
     name = f"raypo-progress-{uuid.uuid4().hex[:8]}"
-    board = _Board.options(name=name).remote()
+    board = ray.remote(num_cpus=0)(_Board).options(name=name).remote()
     finished = threading.Event()
 
     def look() -> None:

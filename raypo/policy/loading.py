@@ -43,7 +43,7 @@ def load_tokenizer(model_folder: Path) -> Any:
 
 def load_policy(
     config: PolicyConfig, model_folder: Path, seed: int, lora_float32: bool = False
-) -> nn.Module:
+) -> Any:
     """The base model with a LoRA adapter that can be trained: a new one, or `config.adapter`.
 
     Args:

@@ -100,7 +100,7 @@ def _token_logps(causal_lm: Any, hidden: Tensor, packed: PackedResponses) -> Ten
 def _chunk_logps(
     head: nn.Module, cap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
 ) -> Tensor:
-    logits = head(hidden).float()
+    logits: Tensor = head(hidden).float()
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     normaliser = torch.logsumexp(logits, dim=-1)

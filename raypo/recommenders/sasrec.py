@@ -51,7 +51,8 @@ class SASRec(nn.Module):
         states = self.dropout(states)
         for block in self.blocks:
             states = block(states)
-        return self.norm(states)
+        normed: Tensor = self.norm(states)
+        return normed
 
     def embed(self, histories: Tensor) -> Tensor:
         """Sequence embeddings [b, d]: the state at each history's last item.
@@ -63,10 +64,11 @@ class SASRec(nn.Module):
         lengths = (histories >= 0).sum(dim=1)
         recent = _most_recent(histories, lengths, self.max_length)
         last = lengths.clamp(max=self.max_length) - 1
-        return self(recent)[torch.arange(len(recent), device=recent.device), last]
+        states: Tensor = self(recent)
+        return states[torch.arange(len(recent), device=recent.device), last]
 
     def score(self, embeddings: Tensor, items: Tensor) -> Tensor:
-        """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; a padded item scores 0."""
+        """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; padding scores 0."""
         vectors = normalize(embedding(items.clamp_min(0), self.items.weight), dim=-1)
         scores = torch.einsum("md,mkd->mk", normalize(embeddings, dim=-1), vectors)
         return scores.clamp(-1, 1).masked_fill(items < 0, 0.0)
@@ -100,7 +102,8 @@ class _Block(nn.Module):
         # Padding stands behind every real item, so causality alone keeps it out of their sight.
         mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
         states = states + self.residual(self.out(mixed.transpose(1, 2).reshape(b, h, d)))
-        return states + self.residual(self.feed(self.feed_norm(states)))
+        fed: Tensor = states + self.residual(self.feed(self.feed_norm(states)))
+        return fed
 
 
 def _most_recent(histories: Tensor, lengths: Tensor, count: int) -> Tensor:

@@ -99,7 +99,7 @@ def _epoch(
         logits = model.score_all(states) / config.temperature
         loss = cross_entropy(logits, targets[targets >= 0])
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         losses.append(loss.item())
     return float(np.mean(losses))
@@ -179,4 +179,5 @@ def _save(model: SASRec, config: RecommenderConfig, dataset: Dataset) -> None:
 
 def _shuffled(count: int, batch_size: int, seed: list[int]) -> Iterator[Tensor]:
     order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
-    yield from order.split(batch_size)
+    for start in range(0, count, batch_size):
+        yield order[start : start + batch_size]

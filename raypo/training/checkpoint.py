@@ -62,5 +62,5 @@ def read_checkpoint(folder: Path, engine: Engine) -> TrainingState:
         tensors = load_file(folder / "optimiser.safetensors")
     except Exception as error:
         raise InputError(f"{folder}/optimiser.safetensors: cannot be read ({error})") from error
-    engine.load_optimiser_state(tensors, values["step"])
+    engine.load_optimiser_state(tensors)
     return TrainingState(**values)

@@ -25,6 +25,8 @@ from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# AdamW's own count of its steps: DeepSpeed's stage 0 begins at 1, with an empty step of its own.
+_STEPS = "/steps"
 
 
 class Engine(Protocol):
@@ -48,8 +50,8 @@ class Engine(Protocol):
     def optimiser_state(self) -> dict[str, Tensor]:
         """Float32 weights and AdamW's moments on the CPU. Every worker calls it."""
 
-    def load_optimiser_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restore what `optimiser_state` gave after `steps` optimiser steps."""
+    def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `optimiser_state` gave."""
 
 
 def make_engine(
@@ -110,14 +112,14 @@ class TorchEngine:
             for moment in _MOMENTS:
                 value = self._optimiser.state[parameter][moment]
                 state[f"{name}/{moment}"] = value.detach().cpu().clone()
-        return state
+        return state | {_STEPS: _steps_of(self._optimiser)}
 
-    def load_optimiser_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restore what `optimiser_state` gave after `steps` optimiser steps."""
+    def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `optimiser_state` gave."""
         for name, parameter in self._named.items():
             parameter.data.copy_(state[name])
             moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in _MOMENTS}
-            self._optimiser.state[parameter] = {"step": torch.tensor(float(steps)), **moments}
+            self._optimiser.state[parameter] = {"step": state[_STEPS].clone(), **moments}
 
 
 class DeepSpeedEngine:
@@ -164,9 +166,12 @@ class DeepSpeedEngine:
         """Clip and step; the global gradient norm."""
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
+        gradients = [p.grad for p in self._named.values() if p.grad is not None]
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        if norm is None:  # a float32 run without ZeRO: clipped by DeepSpeed, but not told
+            norm = nn.utils.get_total_norm(gradients)
+        return float(norm)
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights by parameter name."""
@@ -177,12 +182,12 @@ class DeepSpeedEngine:
         state = self.trained_weights()
         for name in self._named:
             state |= {f"{name}/{moment}": self._read(name, moment) for moment in _MOMENTS}
-        return state
+        return state | {_STEPS: _steps_of(_inner_optimiser(self._optimiser))}
 
-    def load_optimiser_state(self, state: Mapping[str, Tensor], steps: int) -> None:
-        """Restore what `optimiser_state` gave after `steps` optimiser steps."""
+    def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `optimiser_state` gave."""
         if self._masters is None:
-            self._load_partitioned(state, steps)
+            self._load_partitioned(state)
             return
         inner = _inner_optimiser(self._optimiser)
         for name, parameter in self._named.items():
@@ -190,20 +195,41 @@ class DeepSpeedEngine:
             master.data.copy_(state[name])
             parameter.data.copy_(state[name])
             moments = {moment: state[f"{name}/{moment}"].to(master) for moment in _MOMENTS}
-            inner.state[master] = {"step": torch.tensor(float(steps)), **moments}
+            inner.state[master] = {"step": state[_STEPS].clone(), **moments}
 
-    def _load_partitioned(self, state: Mapping[str, Tensor], steps: int) -> None:
+    def _load_partitioned(self, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
+        self._make_room_for_moments(state[_STEPS])
         for name, parameter in self._named.items():
             safe_set_full_fp32_param(parameter, state[name].to(self.device))
-            if self._engine.zero_optimization_stage() < 3:
-                parameter.data.copy_(state[name])
             for moment in _MOMENTS:
                 value = state[f"{name}/{moment}"].to(self.device)
                 safe_set_full_optimizer_state(parameter, value, moment)
-        for values in _inner_optimiser(self._optimiser).state.values():
-            values["step"] = torch.tensor(float(steps))
+        self._load_low_precision(state)
+
+    def _load_low_precision(self, state: Mapping[str, Tensor]) -> None:
+        """The weights that the forward pass reads; they are only rewritten by the next step."""
+        deepspeed = _import_deepspeed()
+        parameters = list(self._named.values())
+        partitioned = self._engine.zero_optimization_stage() == 3
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
+            if not partitioned or dist.get_rank() == 0:
+                for name, parameter in self._named.items():
+                    parameter.data.copy_(state[name])
+
+    def _make_room_for_moments(self, steps: Tensor) -> None:
+        """Moments of every partition, which otherwise begin to exist with the first step."""
+        inner = _inner_optimiser(self._optimiser)
+        partitions = getattr(self._optimiser, "fp32_partitioned_groups_flat", None)  # stage 3
+        if partitions is None:
+            partitions = [p for group in inner.param_groups for p in group["params"]]
+        for partition in partitions:
+            zeros = {moment: torch.zeros_like(partition.data) for moment in _MOMENTS}
+            inner.state[partition] = {"step": steps.clone(), **zeros}
+        link = getattr(self._optimiser, "_lazy_init_hp_params_optimizer_state", None)
+        if link is not None:
+            link()
 
     def _read(self, name: str, moment: str | None) -> Tensor:
         """A float32 weight, or one of its moments, whole and on the CPU."""
@@ -220,7 +246,7 @@ class DeepSpeedEngine:
 
 
 def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) -> dict[str, Tensor]:
-    """The float32 tensors that ZeRO stage 0 steps: its copies in bfloat16 runs, else the weights."""
+    """What ZeRO stage 0 steps: float32 copies in bfloat16 runs, else the weights themselves."""
     copies = {
         id(low): high
         for lows, highs in zip(
@@ -269,6 +295,12 @@ def _deepspeed_config(
 
 def _inner_optimiser(optimiser: Any) -> Any:
     return getattr(optimiser, "optimizer", optimiser)
+
+
+def _steps_of(optimiser: Any) -> Tensor:
+    """AdamW's step count, as a float32 scalar."""
+    values = next(iter(optimiser.state.values()))
+    return torch.as_tensor(values["step"], dtype=torch.float32).detach().cpu().clone()
 
 
 def _trained(policy: PackedPolicy) -> dict[str, nn.Parameter]:

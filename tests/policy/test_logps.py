@@ -6,8 +6,8 @@ import torch
 from transformers import GemmaConfig, LlamaConfig, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import pack_responses, response_logps
 from raypo.policy import logps as logps_module
+from raypo.policy import pack_responses, response_logps
 from raypo.policy.scoring import score_responses
 
 SIZES = {

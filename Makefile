@@ -1,0 +1,28 @@
+# `make demo` and `make test` are all one needs; both set up .venv where it is missing.
+SCALE ?= demo
+SEED ?= 0
+
+.PHONY: demo test fast check setup clean
+
+demo: .venv/.ready
+	.venv/bin/raypo demo --scale $(SCALE) --seed $(SEED)
+
+test: .venv/.ready
+	.venv/bin/python -m pytest
+
+fast: .venv/.ready
+	.venv/bin/python -m pytest -m "not slow"
+
+check: .venv/.ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml .ci/setup
+	bash .ci/setup
+	touch .venv/.ready
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,151 @@
+"""The whole way as a user walks it: real Ray, DeepSpeed, PEFT and vLLM on a tiny model."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+RAYPO = [str(Path(sys.executable).with_name("raypo"))]
+
+
+def raypo(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RAYPO, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One smoke demo, and what it printed."""
+    output = tmp_path_factory.mktemp("demo") / "run"
+    answer = raypo("demo", "--scale", "smoke", "--output", str(output))
+    assert answer.returncode == 0, answer.stderr
+    return output, answer
+
+
+def stage(output: Path, name: str) -> Path:
+    (folder,) = output.glob(f"{name}-??????????")
+    return folder
+
+
+def test_it_ends_with_the_table_and_the_report(demo):
+    output, answer = demo
+    for row in ("Random", "Popularity", "SASRec", "Base LLM", "SFT", "NAPO"):
+        assert re.search(rf"│ {row} ", answer.stdout)
+    assert f"report: {output / 'report.html'}" in answer.stdout
+    page = (output / "report.html").read_text()
+    assert "Reward margin" in page and "Margin gamma" in page
+    assert (output / "table.md").read_text().count("\n") == 8
+
+
+def test_progress_names_every_stage_and_stays_free_of_noise(demo):
+    _, answer = demo
+    for name in ("prepare", "recommender", "sft", "align", "evaluate"):
+        assert f"{name}: " in answer.stderr
+    assert "Warning" not in answer.stderr
+    assert "WARNING" not in answer.stderr
+
+
+def test_run_folders_hold_what_the_contract_says(demo):
+    output, _ = demo
+    for name in ("sft", "align"):
+        folder = stage(output, name)
+        for file in ("config.yaml", "environment.json", "metrics.jsonl", "summary.json"):
+            assert (folder / file).exists()
+        assert (folder / "adapter" / "adapter_model.safetensors").exists()
+        assert not list(folder.rglob("*.pt")) and not list(folder.rglob("*.bin"))
+    lines = [json.loads(line) for line in (stage(output, "align") / "metrics.jsonl").open()]
+    assert {"loss", "rewards/margin", "gamma", "negatives", "gradient_norm"} <= lines[-1].keys()
+    assert lines[0]["negatives"] > 3
+
+
+def test_metrics_follow_the_contract(demo):
+    output, _ = demo
+    for model in ("base", "sft", "aligned"):
+        folder = stage(output, "evaluate") / model
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert {"HitRatio@1", "ValidRatio", "PopularityBias", "HitRatio@1/valid", "n"} <= metrics[
+            "generate"
+        ].keys()
+        assert {"HitRatio@1", "HitRatio@5", "NDCG@5", "NDCG@10", "MRR", "n"} <= metrics[
+            "likelihood"
+        ].keys()
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        assert predictions["row"].is_unique and len(predictions) == 40
+        assert predictions["answer"].notna().all()
+
+
+def test_the_adapter_changes_the_likelihoods(demo):
+    output, _ = demo
+    folder = stage(output, "evaluate")
+    scores = [
+        pd.read_parquet(folder / model / "predictions.parquet")["logps"].iloc[0][0]
+        for model in ("base", "sft", "aligned")
+    ]
+    assert len(set(scores)) == 3
+
+
+def test_plain_peft_loads_the_adapter(demo):
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    from raypo.data.assets import tiny_random
+
+    output, _ = demo
+    model = AutoModelForCausalLM.from_pretrained(tiny_random())
+    adapted = peft.PeftModel.from_pretrained(model, stage(output, "align") / "adapter")
+    assert any(p.abs().sum() > 0 for n, p in adapted.named_parameters() if "lora_B" in n)
+
+
+def test_a_second_run_does_nothing_again(demo):
+    output, _ = demo
+    before = {file: file.stat().st_mtime_ns for file in output.rglob("*.safetensors")}
+    answer = raypo("demo", "--scale", "smoke", "--output", str(output), timeout=60)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.count("finished before") == 8
+    assert before == {file: file.stat().st_mtime_ns for file in output.rglob("*.safetensors")}
+
+
+def test_a_deleted_stage_is_the_only_one_run_again(demo):
+    output, _ = demo
+    (stage(output, "evaluate-sasrec") / "metrics.json").unlink()
+    answer = raypo("demo", "--scale", "smoke", "--output", str(output), timeout=60)
+    assert answer.stderr.count("finished before") == 7
+
+
+def test_a_job_script_and_a_search_run_on_the_demos_folders(demo, tmp_path):
+    output, _ = demo
+    root = Path(__file__).resolve().parents[2]
+    script = root / "tune" / "search.py"
+    folders = [
+        f"align.data={stage(output, 'prepare')}",
+        f"align.policy.adapter={stage(output, 'sft') / 'adapter'}",
+        f"align.recommender={stage(output, 'recommender')}",
+        f"align.output={tmp_path / 'tune'}",
+        f"output={tmp_path / 'tune'}",
+    ]
+    small = [
+        "align.policy.model=tiny-random",
+        "align.rows=16",
+        "align.micro_batch=4",
+        "align.validation.rows=8",
+        "align.validation.every=1",
+        "space={objective.rho: [0.0, 1.0]}",
+    ]
+    answer = subprocess.run(
+        [sys.executable, str(script), "--config", str(root / "tune/napo.yaml"), *folders, *small],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    trials = json.loads((tmp_path / "tune" / "trials.json").read_text())["trials"]
+    assert sorted(trial["settings"]["objective.rho"] for trial in trials) == [0.0, 1.0]
+    shown = raypo("show", "align", "--config", str(tmp_path / "tune" / "best.yaml"))
+    assert shown.returncode == 0, shown.stderr
