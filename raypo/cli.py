@@ -140,6 +140,23 @@ def demo(
 
 
 @app.command()
+def report(
+    data: Annotated[Path, typer.Argument(help="Prepared data set.")],
+    runs: Annotated[list[str], typer.Argument(help="NAME=FOLDER of `raypo evaluate`, in order.")],
+    output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its heading.")] = "raypo",
+) -> None:
+    """Compare evaluated models on one self-contained HTML page."""
+    from raypo.orchestration.pipeline import report_on
+
+    wrong = [run for run in runs if "=" not in run]
+    if wrong:
+        raise configs.InputError(f"{wrong[0]!r}: expected NAME=FOLDER")
+    folders = {name: Path(folder) for name, _, folder in (run.partition("=") for run in runs)}
+    print(report_on(data, output, title, folders))
+
+
+@app.command()
 def show(
     stage: Annotated[str, typer.Argument(help="prepare, recommender, sft, align, evaluate, tune")],
     config: ConfigFile = None,

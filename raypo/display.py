@@ -19,23 +19,29 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def shown(stage: str, seconds_after: float = 0.0) -> Iterator[Progress]:
+def shown(
+    stage: str, expected: float | None = None, seconds_after: float = 0.0
+) -> Iterator[Progress]:
     """A Progress that is drawn as a bar on a terminal and as lines elsewhere.
 
     Args:
         stage: what is running.
+        expected: seconds it usually takes, said until its own pace is known.
         seconds_after: what is expected to follow this stage; added as 'left in all'.
     """
-    first: list[tuple[float, int]] = []  # when and where the stage was first heard of
+    started = time.monotonic()
+    first: list[tuple[float, int]] = []  # when and where the first unit was done: starting aside
 
     def left(done: int, total: int) -> str:
         now = time.monotonic()
-        if not first:
+        if done and not first:
             first.append((now, done))
-        since, before = first[0]
-        if done <= before:
+        if first and done > first[0][1]:
+            remaining = (now - first[0][0]) * (total - done) / (done - first[0][1])
+        elif expected is not None:
+            remaining = max(0.0, expected - (now - started))
+        else:
             return ""
-        remaining = (now - since) * (total - done) / (done - before)
         text = f"{clock(remaining)} left"
         return f"{text} ({clock(remaining + seconds_after)} in all)" if seconds_after else text
 

@@ -53,6 +53,7 @@ def generate(
         preprocess_map_kwargs=no_core,
         postprocess_map_kwargs=no_core,
     )
+    progress(0, len(requests), "starting engines")
     answers = []
     dataset = ray.data.from_pandas(requests)
     for answer in processor(dataset).iter_rows():

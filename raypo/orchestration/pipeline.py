@@ -160,10 +160,12 @@ class _Stages:
             return folder
         config = parse_config(model, values | {"output": folder}, source=stage)
         started = time.monotonic()
-        with shown(stage, self._seconds_after(stage)) as progress:
+        expected = self._minutes.get(stage)
+        seconds = None if expected is None else 60.0 * expected
+        with shown(stage, seconds, self._seconds_after(stage)) as progress:
             action(config, progress)
-        seconds = clock(time.monotonic() - started)
-        console.print(f"{stage}: {seconds}, in {folder}", highlight=False)
+        took = clock(time.monotonic() - started)
+        console.print(f"{stage}: {took}, in {folder}", highlight=False)
         return folder
 
     def _seconds_after(self, stage: str) -> float:
@@ -212,6 +214,14 @@ def _objective_name(config: PipelineConfig) -> str:
 
 def _evaluated(name: str, folder: Path) -> ReportRun:
     return ReportRun(name, read_json(folder / "metrics.json"), read_predictions(folder), [])
+
+
+def report_on(data: Path, output: Path, title: str, folders: dict[str, Path]) -> Path:
+    """A report on evaluation folders by model name, wherever they came from."""
+    dataset = load_dataset(data)
+    runs = [_evaluated(name, folder) for name, folder in folders.items()]
+    popularity = dataset.items["popularity"].to_numpy()
+    return write_report(output, title, runs, dataset.titles, popularity)
 
 
 def _report(

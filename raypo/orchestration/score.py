@@ -56,6 +56,7 @@ def score(
         num_cpus=1,
         num_gpus=config.gpus_per_worker,
     )
+    progress(0, len(requests), "loading scorers")
     results: list[dict[str, Any]] = []
     for row in scored.iter_rows():
         results.append(row)

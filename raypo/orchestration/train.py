@@ -45,8 +45,9 @@ def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str,
     open_run(config.output, config)
     if summary.exists():
         return dict(read_json(summary))
-    check_inputs(config)
+    _, plan = check_inputs(config)
     started = time.monotonic()
+    progress(0, plan.total_steps, "starting workers")
     connect()
     with relayed(progress) as board:
         result = _trainer(config, board).fit()

@@ -1,32 +1,22 @@
 """What takes a step: DeepSpeed, or plain torch where DeepSpeed is not wanted.
 
 Both average gradients over the workers of the default process group, keep float32 master weights
-of the adapter, clip the global gradient norm and run AdamW. This is the only module that imports
-deepspeed.
+of the adapter, clip the global gradient norm and run AdamW.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from raypo.config import ClusterConfig, OptimiserConfig
-from raypo.policy.loading import tell_deepspeed_the_device
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
-
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-# AdamW's own count of its steps: DeepSpeed's stage 0 begins at 1, with an empty step of its own.
-_STEPS = "/steps"
+from raypo.training.adamw import MOMENTS, STEPS, steps_of, trained
 
 
 class Engine(Protocol):
@@ -66,6 +56,8 @@ def make_engine(
     policy = PackedPolicy(model)
     if cluster.engine == "torch":
         return TorchEngine(policy, optimiser, accumulation)
+    from raypo.training.deepspeed_engine import DeepSpeedEngine
+
     return DeepSpeedEngine(policy, optimiser, cluster.zero_stage, accumulation, micro_batch, dtype)
 
 
@@ -77,7 +69,7 @@ class TorchEngine:
         self.policy = policy.to(self.device)
         self._accumulation = accumulation
         self._clip = optimiser.gradient_clip
-        self._named = _trained(policy)
+        self._named = trained(policy)
         self._optimiser = torch.optim.AdamW(
             self._named.values(), lr=0.0, weight_decay=optimiser.weight_decay
         )
@@ -109,206 +101,17 @@ class TorchEngine:
         """Float32 weights and AdamW's moments."""
         state = self.trained_weights()
         for name, parameter in self._named.items():
-            for moment in _MOMENTS:
+            for moment in MOMENTS:
                 value = self._optimiser.state[parameter][moment]
                 state[f"{name}/{moment}"] = value.detach().cpu().clone()
-        return state | {_STEPS: _steps_of(self._optimiser)}
+        return state | {STEPS: steps_of(self._optimiser)}
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `optimiser_state` gave."""
         for name, parameter in self._named.items():
             parameter.data.copy_(state[name])
-            moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in _MOMENTS}
-            self._optimiser.state[parameter] = {"step": state[_STEPS].clone(), **moments}
-
-
-class DeepSpeedEngine:
-    """DeepSpeed with ZeRO stage 0, 2 or 3."""
-
-    def __init__(
-        self,
-        policy: PackedPolicy,
-        optimiser: OptimiserConfig,
-        zero_stage: int,
-        accumulation: int,
-        micro_batch: int,
-        dtype: str,
-    ) -> None:
-        deepspeed = _import_deepspeed()
-        parameters = list(_trained(policy).values())
-        with _quiet_stdout():
-            self._engine, self._optimiser, _, _ = deepspeed.initialize(
-                model=policy,
-                model_parameters=parameters,
-                config=_deepspeed_config(optimiser, zero_stage, accumulation, micro_batch, dtype),
-                dist_init_required=not dist.is_initialized(),
-            )
-        self.policy = policy
-        self.device = torch.device(self._engine.device)
-        self._named = _trained(policy)
-        # Stages 2 and 3 partition what is stepped; DeepSpeed's accessors put it together.
-        self._masters = (
-            _unpartitioned_masters(self._named, self._optimiser) if zero_stage == 0 else None
-        )
-
-    def logps(self, packed: PackedResponses) -> Tensor:
-        """Summed response log-probs [b, m]."""
-        sums: Tensor = self._engine(packed)
-        return sums
-
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one micro-batch's loss."""
-        self._engine.backward(loss)
-        if not self._engine.is_gradient_accumulation_boundary():
-            self._engine.step()
-
-    def step(self, learning_rate: float) -> float:
-        """Clip and step; the global gradient norm."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate
-        gradients = [p.grad for p in self._named.values() if p.grad is not None]
-        self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        if norm is None:  # a float32 run without ZeRO: clipped by DeepSpeed, but not told
-            norm = nn.utils.get_total_norm(gradients)
-        return float(norm)
-
-    def trained_weights(self) -> dict[str, Tensor]:
-        """The adapter's float32 weights by parameter name."""
-        return {name: self._read(name, None) for name in self._named}
-
-    def optimiser_state(self) -> dict[str, Tensor]:
-        """Float32 weights and AdamW's moments."""
-        state = self.trained_weights()
-        for name in self._named:
-            state |= {f"{name}/{moment}": self._read(name, moment) for moment in _MOMENTS}
-        return state | {_STEPS: _steps_of(_inner_optimiser(self._optimiser))}
-
-    def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `optimiser_state` gave."""
-        if self._masters is None:
-            self._load_partitioned(state)
-            return
-        inner = _inner_optimiser(self._optimiser)
-        for name, parameter in self._named.items():
-            master = self._masters[name]
-            master.data.copy_(state[name])
-            parameter.data.copy_(state[name])
-            moments = {moment: state[f"{name}/{moment}"].to(master) for moment in _MOMENTS}
-            inner.state[master] = {"step": state[_STEPS].clone(), **moments}
-
-    def _load_partitioned(self, state: Mapping[str, Tensor]) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-        self._make_room_for_moments(state[_STEPS])
-        for name, parameter in self._named.items():
-            safe_set_full_fp32_param(parameter, state[name].to(self.device))
-            for moment in _MOMENTS:
-                value = state[f"{name}/{moment}"].to(self.device)
-                safe_set_full_optimizer_state(parameter, value, moment)
-        self._load_low_precision(state)
-
-    def _load_low_precision(self, state: Mapping[str, Tensor]) -> None:
-        """The weights that the forward pass reads; they are only rewritten by the next step."""
-        deepspeed = _import_deepspeed()
-        parameters = list(self._named.values())
-        partitioned = self._engine.zero_optimization_stage() == 3
-        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
-            if not partitioned or dist.get_rank() == 0:
-                for name, parameter in self._named.items():
-                    parameter.data.copy_(state[name])
-
-    def _make_room_for_moments(self, steps: Tensor) -> None:
-        """Moments of every partition, which otherwise begin to exist with the first step."""
-        inner = _inner_optimiser(self._optimiser)
-        partitions = getattr(self._optimiser, "fp32_partitioned_groups_flat", None)  # stage 3
-        if partitions is None:
-            partitions = [p for group in inner.param_groups for p in group["params"]]
-        for partition in partitions:
-            zeros = {moment: torch.zeros_like(partition.data) for moment in _MOMENTS}
-            inner.state[partition] = {"step": steps.clone(), **zeros}
-        link = getattr(self._optimiser, "_lazy_init_hp_params_optimizer_state", None)
-        if link is not None:
-            link()
-
-    def _read(self, name: str, moment: str | None) -> Tensor:
-        """A float32 weight, or one of its moments, whole and on the CPU."""
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-        if self._masters is not None:
-            master = self._masters[name]
-            state = _inner_optimiser(self._optimiser).state
-            return _own(master if moment is None else state[master][moment])
-        parameter = self._named[name]
-        if moment is None:
-            return _own(safe_get_full_fp32_param(parameter))
-        return _own(safe_get_full_optimizer_state(parameter, moment))
-
-
-def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) -> dict[str, Tensor]:
-    """What ZeRO stage 0 steps: float32 copies in bfloat16 runs, else the weights themselves."""
-    copies = {
-        id(low): high
-        for lows, highs in zip(
-            getattr(optimiser, "fp16_groups", []),
-            getattr(optimiser, "fp32_groups", []),
-            strict=True,
-        )
-        for low, high in zip(lows, highs, strict=True)
-    }
-    return {name: copies.get(id(parameter), parameter) for name, parameter in named.items()}
-
-
-def _import_deepspeed() -> Any:
-    tell_deepspeed_the_device()
-    # DeepSpeed builds a small extension with ninja, which lives beside this interpreter.
-    scripts = str(Path(sys.executable).parent)
-    if scripts not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
-    import deepspeed
-
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    return deepspeed
-
-
-def _deepspeed_config(
-    optimiser: OptimiserConfig, zero_stage: int, accumulation: int, micro_batch: int, dtype: str
-) -> dict[str, Any]:
-    return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": optimiser.gradient_clip,
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "zero_optimization": {"stage": zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": optimiser.learning_rate,
-                "weight_decay": optimiser.weight_decay,
-                "torch_adam": zero_stage == 0 or not torch.cuda.is_available(),
-            },
-        },
-        "steps_per_print": 10**9,
-    }
-
-
-def _inner_optimiser(optimiser: Any) -> Any:
-    return getattr(optimiser, "optimizer", optimiser)
-
-
-def _steps_of(optimiser: Any) -> Tensor:
-    """AdamW's step count, as a float32 scalar."""
-    values = next(iter(optimiser.state.values()))
-    return torch.as_tensor(values["step"], dtype=torch.float32).detach().cpu().clone()
-
-
-def _trained(policy: PackedPolicy) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
-
-
-def _own(value: Tensor) -> Tensor:
-    return value.detach().float().cpu().clone()
+            moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in MOMENTS}
+            self._optimiser.state[parameter] = {"step": state[STEPS].clone(), **moments}
 
 
 def _average_gradients(parameters: list[nn.Parameter]) -> None:
@@ -329,10 +132,3 @@ def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
-
-
-@contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """DeepSpeed's initialisation prints its whole configuration; errors go to stderr anyway."""
-    with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
-        yield

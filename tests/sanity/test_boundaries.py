@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "ray": lambda module: module.startswith("raypo.orchestration"),
-    "deepspeed": lambda module: module == "raypo.training.engine",
+    "deepspeed": lambda module: module == "raypo.training.deepspeed_engine",
     "vllm": lambda module: module.startswith("raypo.evaluation.vllm"),
 }
 
