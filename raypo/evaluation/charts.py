@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -29,9 +30,18 @@ def line_chart(series: Sequence[tuple[str, Points]], x_label: str = "step") -> M
     return _svg(parts)
 
 
-def bar_chart(groups: Sequence[str], series: Sequence[tuple[str, Sequence[float]]]) -> Markup:
+@dataclass(frozen=True)
+class Bars:
+    """One series of a bar chart: a value per group, in the page's colour number `colour`."""
+
+    name: str
+    values: Sequence[float]
+    colour: int
+
+
+def bar_chart(groups: Sequence[str], series: Sequence[Bars]) -> Markup:
     """Grouped bars from 0; every series has one value per group."""
-    top = max((max(values) for _, values in series), default=1.0) * 1.1 or 1.0
+    top = max((max(bars.values) for bars in series), default=1.0) * 1.1 or 1.0
     parts = [_frame(None, None, 0.0, top, "")]
     inner = _WIDTH - _LEFT - _RIGHT
     slot = inner / len(groups)
@@ -41,13 +51,14 @@ def bar_chart(groups: Sequence[str], series: Sequence[tuple[str, Sequence[float]
         parts.append(
             f'<text x="{middle:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(group)}</text>'
         )
-        for s, (name, values) in enumerate(series):
+        for s, bars in enumerate(series):
             x = _LEFT + slot * (g + 0.08) + width * s
-            y = _y(values[g], 0.0, top)
+            y = _y(bars.values[g], 0.0, top)
             height = _HEIGHT - _BOTTOM - y
+            label = f"<title>{escape(bars.name)}: {bars.values[g]:.3f}</title>"
             parts.append(
-                f'<rect class="bar c{s}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-                f'height="{height:.1f}"><title>{escape(name)}: {values[g]:.3f}</title></rect>'
+                f'<rect class="bar c{bars.colour}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+                f'height="{height:.1f}">{label}</rect>'
             )
     return _svg(parts)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from raypo.evaluation.charts import bar_chart, line_chart
+from raypo.evaluation.charts import Bars, bar_chart, line_chart
 from raypo.evaluation.table import COLUMNS, table_rows
 from raypo.runs import write_text
 
@@ -24,6 +24,7 @@ _CURVES = (
     ("gamma", "Margin gamma"),
     ("validation/HitRatio@1", "Validation HitRatio@1"),
 )
+_GREY = 6  # the page's last colour
 _QUINTILES = ("least popular", "2nd", "3rd", "4th", "most popular")
 
 
@@ -101,20 +102,20 @@ def _popularity_charts(
     charts = []
     for way, pick in (("likelihood", _ranked_first), ("generate", _generated)):
         series = []
-        for run in runs:
+        for colour, run in enumerate(runs):  # a model keeps its colour from chart to chart
             if way in run.metrics and run.predictions is not None:
-                series.append((run.name, _shares(quintile[pick(run.predictions)])))
+                series.append(Bars(run.name, _shares(quintile[pick(run.predictions)]), colour))
         if series:
             targets = runs[0].predictions["target"].to_numpy()  # type: ignore[index]
-            series.append(("what users chose", _shares(quintile[targets])))
+            series.append(Bars("what users chose", _shares(quintile[targets]), _GREY))
             charts.append((way, _with_legend(series)))
     return charts
 
 
-def _with_legend(series: Sequence[tuple[str, list[float]]]) -> Markup:
+def _with_legend(series: Sequence[Bars]) -> Markup:
     keys = Markup("").join(
-        Markup('<span class="key"><i class="c{}"></i>{}</span>').format(index, name)
-        for index, (name, _) in enumerate(series)
+        Markup('<span class="key"><i class="c{}"></i>{}</span>').format(bars.colour, bars.name)
+        for bars in series
     )
     return bar_chart(_QUINTILES, series) + Markup('<div class="legend">{}</div>').format(keys)
 
@@ -171,7 +172,7 @@ def _answers(run: ReportRun, place: int, titles: Sequence[str]) -> list[tuple[st
     row = run.predictions.iloc[place]
     answers = []
     if "generate" in run.metrics:
-        said = row["answer"] if row["error"] is None else f"failed: {row['error']}"
+        said = row["answer"] if pd.isna(row["error"]) else f"failed: {row['error']}"
         right = bool(pd.notna(row["answer_item"]) and row["answer_item"] == row["target"])
         answers.append((f"{run.name}, generated", said, right))
     if "likelihood" in run.metrics:
