@@ -87,6 +87,8 @@ def engine_pool(
         environment |= {
             "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
             "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_engine))),
+            # vLLM would keep a core free for its scheduler, which is half of a small machine.
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         }
     bundle = {"CPU": config.cpus_per_engine, "GPU": config.gpus_per_engine}
     off = {"enabled": False}
