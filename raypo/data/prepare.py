@@ -35,8 +35,6 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
         InputError: unreadable or malformed inputs, more candidates than the catalogue allows, an
             empty split, or an output folder that holds something else.
     """
-    if config.seed < 0:
-        raise InputError(f"seed: {config.seed}, expected 0 or more")
     source = {
         "interactions": _file(config.interactions),
         "items": _file(config.items),
