@@ -223,6 +223,9 @@ class EvaluateConfig(_Strict):
     answers: tuple[Literal["generate", "likelihood"], ...] = ("generate", "likelihood")
     split: Literal["validation", "test"] = "test"
     rows: PositiveInt | None = Field(None, description="rows drawn from the split; None takes all")
+    generate_rows: PositiveInt | None = Field(
+        None, description="the first so many of the rows are generated for; None is all of them"
+    )
     engine: EngineConfig = EngineConfig()
     scorer: ScorerConfig = ScorerConfig()
     resamples: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")

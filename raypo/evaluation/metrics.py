@@ -89,8 +89,9 @@ def summarise(
         has no value (a ratio over no valid rows) is None.
     """
     summary: dict[str, Any] = {}
-    if predictions["answer"].notna().any() or predictions["error"].notna().any():
-        summary["generate"] = _summary(_generated(predictions, popularity), resamples, seed)
+    asked = predictions[predictions["answer"].notna() | predictions["error"].notna()]
+    if len(asked):
+        summary["generate"] = _summary(_generated(asked, popularity), resamples, seed)
     if predictions["logps"].notna().all():
         summary["likelihood"] = _summary(_ranked(predictions, popularity), resamples, seed)
     return summary

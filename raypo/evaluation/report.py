@@ -171,7 +171,7 @@ def _answers(run: ReportRun, place: int, titles: Sequence[str]) -> list[tuple[st
     assert run.predictions is not None
     row = run.predictions.iloc[place]
     answers = []
-    if "generate" in run.metrics:
+    if pd.notna(row["answer"]) or pd.notna(row["error"]):
         said = row["answer"] if pd.isna(row["error"]) else f"failed: {row['error']}"
         right = bool(pd.notna(row["answer_item"]) and row["answer_item"] == row["target"])
         answers.append((f"{run.name}, generated", said, right))

@@ -101,7 +101,7 @@ def _ask_policy(
     for way in config.answers:
         if way == "generate":
             answers = generate(
-                rows,
+                rows.head(config.generate_rows or len(rows)),
                 adapters,
                 model_folder,
                 encoder,
@@ -137,11 +137,12 @@ def _fill_answers(
     for name, part in answers.groupby("name"):
         by_row = part.set_index("row")
         frame = predictions[str(name)]
-        frame["answer"] = [by_row.at[row, "answer"] for row in frame["row"]]
-        frame["error"] = [by_row.at[row, "error"] for row in frame["row"]]
+        frame["answer"] = frame["row"].map(by_row["answer"])
+        frame["error"] = frame["row"].map(by_row["error"])
         picked = []
         for answer, items in zip(frame["answer"], frame["candidates"], strict=True):
-            found = match_answer(answer or "", [titles[item] for item in items])
+            said = answer if isinstance(answer, str) else ""
+            found = match_answer(said, [titles[item] for item in items])
             picked.append(None if found is None else int(items[found]))
         frame["answer_item"] = pd.array(picked, dtype="Int64")
 

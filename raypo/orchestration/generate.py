@@ -55,7 +55,9 @@ def generate(
     )
     progress(0, len(requests), "starting engines")
     answers = []
-    dataset = ray.data.from_pandas(requests)
+    # As many blocks as batches: answers come back a block at a time.
+    blocks = -(-len(requests) // config.batch_size)
+    dataset = ray.data.from_pandas(requests).repartition(blocks)
     for answer in processor(dataset).iter_rows():
         answers.append(answer)
         progress(len(answers), len(requests), "answers")

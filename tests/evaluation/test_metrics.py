@@ -113,6 +113,14 @@ def test_a_failed_row_stays_in_the_denominator():
     assert (generate["HitRatio@1"], generate["ValidRatio"]) == (0.25, 0.25)
 
 
+def test_rows_that_nobody_generated_for_are_not_counted():
+    predictions = empty_predictions(rows())
+    predictions["answer"] = ["a", "b", None, None]
+    predictions["answer_item"] = pd.array([2, None, None, None], dtype="Int64")
+    generate = summarise(predictions, POPULARITY, resamples=50, seed=0)["generate"]
+    assert (generate["n"], generate["HitRatio@1"]) == (2, 0.5)
+
+
 def test_summary_of_rankings_by_hand():
     predictions = empty_predictions(rows(2))
     predictions["logps"] = [[-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0]]
