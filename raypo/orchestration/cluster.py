@@ -34,6 +34,8 @@ def quieten() -> None:
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -44,6 +46,7 @@ _NOISY = {
     "ray.data": logging.WARNING,
     "ray.tune": logging.WARNING,
     "ray.llm": logging.WARNING,
+    "ray._private.worker": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster goes without, every few seconds.
     "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,
     # Says that a local cluster asks for a token, which Ray has made and passes on by itself.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray.data
 from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from raypo.config import EngineConfig
 from raypo.data.encoding import Encoder
+from raypo.orchestration.blocks import in_blocks
 from raypo.runs import Progress, read_json
 
 
@@ -55,9 +55,7 @@ def generate(
     )
     progress(0, len(requests), "starting engines")
     answers = []
-    # As many blocks as batches: answers come back a block at a time.
-    blocks = -(-len(requests) // config.batch_size)
-    dataset = ray.data.from_pandas(requests).repartition(blocks)
+    dataset = in_blocks(requests, config.batch_size)
     for answer in processor(dataset).iter_rows():
         answers.append(answer)
         progress(len(answers), len(requests), "answers")

@@ -12,6 +12,7 @@ import ray.data
 
 from raypo.config import PolicyConfig, ScorerConfig
 from raypo.data.encoding import Encoder
+from raypo.orchestration.blocks import in_blocks
 from raypo.policy.loading import AdapterScorer
 from raypo.policy.scoring import score_responses
 from raypo.runs import Progress
@@ -45,9 +46,7 @@ def score(
         ignore_index=True,
     )
     per_batch = config.batch_size * 4
-    # As many blocks as batches: a scorer of the pool takes a block at a time.
-    blocks = ray.data.from_pandas(requests).repartition(-(-len(requests) // per_batch))
-    scored = blocks.map_batches(
+    scored = in_blocks(requests, per_batch).map_batches(
         _Scorer,
         fn_constructor_args=(dict(adapters), policy, model_folder, encoder, config.batch_size),
         batch_size=per_batch,
