@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from raypo.runs import read_metrics
+
 pytestmark = pytest.mark.slow
 RAYPO = [str(Path(sys.executable).with_name("raypo"))]
 
@@ -59,7 +61,7 @@ def test_run_folders_hold_what_the_contract_says(demo):
             assert (folder / file).exists()
         assert (folder / "adapter" / "adapter_model.safetensors").exists()
         assert not list(folder.rglob("*.pt")) and not list(folder.rglob("*.bin"))
-    lines = [json.loads(line) for line in (stage(output, "align") / "metrics.jsonl").open()]
+    lines = read_metrics(stage(output, "align"))
     assert {"loss", "rewards/margin", "gamma", "negatives", "gradient_norm"} <= lines[-1].keys()
     assert lines[0]["negatives"] > 3
 
