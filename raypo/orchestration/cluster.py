@@ -36,6 +36,7 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables beside our progress
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import ray.tune
 
 from raypo.config import AlignConfig, InputError, TuneConfig, dump_config, parse_config
 from raypo.orchestration.cluster import connect, quieten
+from raypo.orchestration.relay import relayed, teller
 from raypo.orchestration.train import train
 from raypo.runs import (
     Progress,
@@ -43,12 +45,23 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     if summary.exists():
         return dict(read_json(summary))
     connect()
-    tuner = ray.tune.Tuner(
-        ray.tune.with_resources(_trial, {"CPU": 0.01}),
+    with relayed(progress) as board:
+        results = _tuner(config, base, board).fit()
+    failed = [result.error for result in results if result.error is not None]
+    if len(failed) == len(results):
+        raise RuntimeError(f"every trial failed; the first with: {failed[0]}")
+    return _write(config, [result for result in results if result.error is None], base)
+
+
+def _tuner(config: TuneConfig, base: dict[str, Any], board: str) -> ray.tune.Tuner:
+    return ray.tune.Tuner(
+        # The workers of a trial's alignment take the cores; the trial only waits for them, and must
+        # not hold a part of what they need. Ray wants it to hold something: a mebibyte of memory.
+        ray.tune.with_resources(_trial, {"CPU": 0, "memory": 1 << 20}),
         param_space={
             "settings": _search_space(config),
             "base": base,
-            "folder": str(config.output.resolve() / "trials"),
+            "folder": str(config.output / "trials"),
         },
         tune_config=ray.tune.TuneConfig(
             metric=SCORE,
@@ -58,16 +71,11 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
         ),
         run_config=ray.tune.RunConfig(
             name="search",
-            storage_path=str(config.output.resolve()),
+            storage_path=str(config.output),
             verbose=0,
-            callbacks=[_Count(config, progress)],
+            callbacks=[_Count(_number_of_trials(config), board)],
         ),
     )
-    results = tuner.fit()
-    failed = [result.error for result in results if result.error is not None]
-    if len(failed) == len(results):
-        raise RuntimeError(f"every trial failed; the first with: {failed[0]}")
-    return _write(config, [result for result in results if result.error is None], base)
 
 
 def _trial(config: dict[str, Any]) -> None:
@@ -129,21 +137,22 @@ def _write(config: TuneConfig, results: list[Any], base: dict[str, Any]) -> dict
     return dict(read_json(config.output / "trials.json"))
 
 
-class _Count(ray.tune.Callback):  # type: ignore[misc]
-    """Tells how many trials have ended."""
+def _number_of_trials(config: TuneConfig) -> int:
+    if config.sampler == "uniform":
+        return config.trials
+    return math.prod(len(values) for values in config.space.values())
 
-    def __init__(self, config: TuneConfig, progress: Progress) -> None:
-        self._progress = progress
+
+class _Count(ray.tune.Callback):  # type: ignore[misc]
+    """Tells how many trials have ended. Tune pickles it, so it knows the board by name alone."""
+
+    def __init__(self, total: int, board: str) -> None:
+        self._total = total
+        self._board = board
         self._ended = 0
-        self._total = config.trials
-        if config.sampler == "grid":
-            self._total = 1
-            for values in config.space.values():
-                self._total *= len(values)
-        progress(0, self._total, "trials")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._ended += 1
-        self._progress(self._ended, self._total, "trials")
+        teller(self._board)(self._ended, self._total, "trials")
 
     on_trial_error = on_trial_complete

@@ -143,7 +143,7 @@ def test_a_job_script_and_a_search_run_on_the_demos_folders(demo, tmp_path):
         [sys.executable, str(script), "--config", str(root / "tune/napo.yaml"), *folders, *small],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
