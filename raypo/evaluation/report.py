@@ -74,6 +74,7 @@ def write_report(
         training=_training_curves(runs),
         popularity=_popularity_charts(answered, popularity),
         examples=_examples(answered, titles, examples),
+        generated=max((run.metrics.get("generate", {}).get("n", 0) for run in runs), default=0),
         users=len(answered[0].predictions) if answered else 0,  # type: ignore[arg-type]
     )
     write_text(output, page)
