@@ -16,19 +16,24 @@ pytestmark = pytest.mark.slow
 STEPS = 2
 
 
-def worker(rank, parts, name, options, rendezvous, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=len(parts))
+def take_steps(name, options, rows=slice(None)):
+    """Loss, gradients, metrics and state of each step on these rows of the batches."""
     objective = build_objective(name, **options)
     answers = []
     for step in range(STEPS):
-        batch = batch_of(make_case(step), slice(*parts[rank]))
+        batch = batch_of(make_case(step), rows)
         out = objective(batch)
         out.loss.backward()
-        gradients = [batch.chosen_logps.grad]
-        if batch.rejected_logps.grad is not None:
-            gradients.append(batch.rejected_logps.grad)
+        logps = (batch.chosen_logps, batch.rejected_logps)
+        gradients = [tensor.grad for tensor in logps if tensor.grad is not None]
         answers.append((out.loss.item(), gradients, out.metrics, objective.state_dict()))
+    return answers
+
+
+def worker(rank, parts, name, options, rendezvous, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=len(parts))
+    answers = take_steps(name, options, slice(*parts[rank]))
     torch.save(answers, Path(results) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -41,27 +46,13 @@ def run_workers(parts, name, options):
         return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(len(parts))]
 
 
-def alone(name, options):
-    objective = build_objective(name, **options)
-    answers = []
-    for step in range(STEPS):
-        batch = batch_of(make_case(step))
-        out = objective(batch)
-        out.loss.backward()
-        gradients = [batch.chosen_logps.grad]
-        if batch.rejected_logps.grad is not None:
-            gradients.append(batch.rejected_logps.grad)
-        answers.append((out.loss.item(), gradients, out.metrics, objective.state_dict()))
-    return answers
-
-
 @pytest.mark.parametrize("parts", [[(0, 3), (3, 6)], [(0, 2), (2, 6)]], ids=["equal", "unequal"])
 @pytest.mark.parametrize(
     ("name", "options"),
     [("napo", {}), ("napo", {"rho": 1.0, "mask_collisions": False}), ("s-dpo", {}), ("sft", {})],
 )
 def test_loss_gradients_metrics_and_state_equal_one_process(name, options, parts):
-    workers, whole = run_workers(parts, name, options), alone(name, options)
+    workers, whole = run_workers(parts, name, options), take_steps(name, options)
     for step in range(STEPS):
         loss, gradients, metrics, state = whole[step]
         per_worker = [answers[step] for answers in workers]
@@ -84,7 +75,7 @@ def test_how_far_the_gradient_reaches():
     for gradient in ("all", "local", "own"):
         answers = run_workers(parts, "napo", {"rho": 1.0, "sharing_gradient": gradient})
         reach[gradient] = torch.cat([answer[0][1][1] for answer in answers]) / len(parts)
-    own_only = alone("napo", {"rho": 1.0, "sharing_gradient": "own"})[0][1][1]
+    own_only = take_steps("napo", {"rho": 1.0, "sharing_gradient": "own"})[0][1][1]
     torch.testing.assert_close(reach["own"], own_only, rtol=1e-5, atol=1e-7)
     # Every rejected log-prob is pushed down by all who share it: the further, the more.
     assert (reach["own"] <= reach["local"]).all() and (reach["own"] < reach["local"]).any()
