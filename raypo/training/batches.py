@@ -19,6 +19,7 @@ from raypo.config import InputError
 from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
 from raypo.policy.packing import PackedResponses, pack_responses
+from raypo.recommenders.train import pad_sequences
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,6 @@ class BatchMaker:
             packed=pack_responses(prompts, responses, self.pad_token_id),
             chosen_items=torch.tensor(targets),
             rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),
-            history_items=pad_histories(histories),
+            history_items=pad_sequences(histories),
             keys=tuple((epoch, row) for row in rows),
         )
-
-
-def pad_histories(histories: Sequence[Sequence[int]]) -> Tensor:
-    """Item ids [b, longest history], padded with -1 at the end."""
-    width = max(len(history) for history in histories)
-    padded = torch.full((len(histories), width), -1, dtype=torch.long)
-    for index, history in enumerate(histories):
-        padded[index, : len(history)] = torch.as_tensor(list(history))
-    return padded

@@ -36,15 +36,10 @@ class TrainingState:
     best_step: int | None = None
 
 
-def gather_checkpoint(engine: Engine) -> dict[str, Any]:
-    """The tensors of a checkpoint on the CPU. Every worker must call it, as it may communicate."""
-    return engine.optimiser_state()
-
-
 def write_checkpoint(
     folder: Path, engine: Engine, tensors: dict[str, Any], state: TrainingState
 ) -> None:
-    """Write a checkpoint; one worker does it, with what `gather_checkpoint` gave."""
+    """Write a checkpoint; one worker does it, with what `engine.optimiser_state()` gave."""
     weights = {name: value for name, value in tensors.items() if "/" not in name}
     save_adapter(engine.policy.model, folder / "adapter", weights)
     save_file(tensors, folder / "optimiser.safetensors")

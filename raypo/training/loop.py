@@ -18,7 +18,7 @@ from raypo.objectives import PreferenceBatch
 from raypo.recommenders.sasrec import SASRec
 from raypo.runs import Progress
 from raypo.training.batches import Batch, BatchMaker, Plan
-from raypo.training.checkpoint import TrainingState, gather_checkpoint, write_checkpoint
+from raypo.training.checkpoint import TrainingState, write_checkpoint
 from raypo.training.engine import Engine
 from raypo.training.reference import ReferenceLogps
 from raypo.training.schedule import learning_rate
@@ -164,7 +164,7 @@ def _validate_and_keep(job: Job, metrics: dict[str, Any]) -> None:
     if state.best is None or hit_ratio > state.best:
         state.best, state.best_step = hit_ratio, state.step
     metrics[SCORE] = hit_ratio
-    tensors = gather_checkpoint(job.engine)
+    tensors = job.engine.optimiser_state()
     job.reporter.checkpoint(
         metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state)
     )
