@@ -6,8 +6,13 @@ out.loss.backward()
 """
 
 from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
-from raypo.objectives.objective import Objective
-from raypo.objectives.presets import available_objectives, build_objective
+from raypo.objectives.build import (
+    available_objectives,
+    build_objective,
+    compose_objective,
+    preset_options,
+)
+from raypo.objectives.objective import Objective, composition
 
 __all__ = [
     "Objective",
@@ -15,4 +20,7 @@ __all__ = [
     "PreferenceBatch",
     "available_objectives",
     "build_objective",
+    "compose_objective",
+    "composition",
+    "preset_options",
 ]

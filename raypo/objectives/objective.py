@@ -1,4 +1,4 @@
-"""An objective: reward x negative set x aggregation x margin, evaluated on one batch."""
+"""An objective: reward x negatives x selection x temperature x aggregation x margin x link."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from raypo.objectives.aggregation import Aggregation
+from raypo.objectives.aggregation import AGGREGATIONS
 from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
-from raypo.objectives.collectives import Group, World, meet, total
-from raypo.objectives.margins import DynamicMargin, FixedMargin, Margin
-from raypo.objectives.rewards import Reward
-from raypo.objectives.sharing import NegativeSet, Own, Shared
+from raypo.objectives.collectives import Collective, Group
+from raypo.objectives.links import Link, Logistic, Smoothed
+from raypo.objectives.margins import FixedMargin, Margin
+from raypo.objectives.rewards import REWARDS, Reward
+from raypo.objectives.selection import All, Selection
+from raypo.objectives.sharing import Members, NegativeSet, Own, Shared
+from raypo.objectives.step import Reading, Step, merge_moments
+from raypo.objectives.temperature import FixedBeta, Temperature
 
 
 @dataclass
@@ -23,36 +26,53 @@ class Objective:
     """A composed preference objective; call it with a PreferenceBatch.
 
     The loss is the mean over users of the global batch of the link of the aggregated gaps
-    beta (R+ - R-). Log-probs are taken to float32 first.
+    beta_i (R+ - R-_i). Log-probs are taken to float32 first.
 
     Attributes:
-        name: the preset's name.
-        reward, negatives, aggregation, margin: the parts.
-        beta: temperature of the reward.
+        name: the preset's name, or `composed`.
+        reward, negatives, selection, temperature, aggregation, margin, link: the parts.
         process_group: workers that share a batch; None is the default group.
         training: moving statistics are updated only while it is True.
-        confidence_baseline: R_0 of the dynamic margin, None before the first batch.
+        statistics: moving statistics by name; empty before the first batch.
     """
 
     name: str
-    reward: Reward
-    negatives: Own | Shared
-    aggregation: Aggregation
-    margin: FixedMargin | DynamicMargin
-    beta: float
+    reward: Reward = REWARDS["reference"]
+    negatives: NegativeSet = field(default_factory=Own)
+    selection: Selection = field(default_factory=All)
+    temperature: Temperature = field(default_factory=FixedBeta)
+    aggregation: str = "pairwise"
+    margin: Margin = field(default_factory=FixedMargin)
+    link: Link = field(default_factory=Logistic)
     process_group: Group = field(default=None, repr=False)
     training: bool = True
-    confidence_baseline: float | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    _collective: Collective | None = field(default=None, repr=False)
+
+    @property
+    def beta(self) -> float:
+        """The temperature's base value."""
+        return self.temperature.beta
+
+    @property
+    def confidence_baseline(self) -> float | None:
+        """R_0 of NAPO's margin; None before the first batch or with another margin."""
+        return self.statistics.get("confidence_baseline")
 
     @property
     def needs_reference(self) -> bool:
         """Whether batches need reference log-probs."""
-        return self.reward.needs_reference
+        return any(reward.needs_reference for reward in self._rewards())
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether batches need the recommender's item scores."""
+        return self.margin.needs_scores or self.link.needs_scores
 
     @property
     def needs_recommender(self) -> bool:
         """Whether batches need the recommender's embeddings or scores."""
-        return isinstance(self.negatives, Shared) or self.margin.needs_scores
+        return isinstance(self.negatives, Shared) or self.needs_scores
 
     @property
     def needs_negatives(self) -> bool:
@@ -67,13 +87,18 @@ class Objective:
         """Freeze moving statistics."""
         self.training = False
 
-    def state_dict(self) -> dict[str, float | None]:
+    def state_dict(self) -> dict[str, float]:
         """Moving statistics."""
-        return {"confidence_baseline": self.confidence_baseline}
+        return dict(self.statistics)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave; an empty mapping is a fresh start."""
-        self.confidence_baseline = state.get("confidence_baseline")
+        known = {*self.temperature.statistics, *self.margin.statistics}
+        self.statistics = {
+            name: float(value)
+            for name, value in state.items()
+            if name in known and value is not None
+        }
 
     def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
         """Loss and metrics of this worker's batch. Every worker must call it.
@@ -81,69 +106,151 @@ class Objective:
         Raises:
             ValueError: an input that the composition needs is missing.
         """
-        self._require(batch)
-        world = meet(len(batch.chosen_logps), batch.chosen_logps.device, self.process_group)
-        chosen = self.reward.of(
-            batch.chosen_logps.float(), batch.chosen_lengths, batch.reference_chosen_logps
+        batch.require(self.name, *self._inputs())
+        if self._collective is None:
+            self._collective = Collective(self.process_group)
+        collective = self._collective
+        chosen, own = self.reward(batch)
+        chosen_measures, columns = self._columns(batch)
+        members = self.negatives.members(batch, columns, collective)
+        step = self._step(batch, members, chosen_measures)
+        local = [part.moments(step) for part in (self.temperature, self.margin)]
+        empty = torch.zeros(0, dtype=torch.float64, device=own.device)
+        header = torch.cat([empty, *(moments for moments in local if moments is not None)])
+        rejected, headers = self.negatives.rewards(own, members, header, collective)
+        merged = iter(
+            [merge_moments(part) for part in torch.split(headers, 3, dim=1)] if len(header) else []
         )
-        own = self.reward.of(
-            batch.rejected_logps.float(), batch.rejected_lengths, batch.reference_rejected_logps
-        )
-        negatives = self.negatives(own, batch, world)
-        margin = self.margin(negatives, batch, world, self.confidence_baseline)
-        gaps = self.beta * (chosen[:, None] - negatives.rewards)
-        gamma = torch.tensor(margin.gamma, dtype=torch.float32, device=gaps.device)
-        scores, weights = self.aggregation(gaps, negatives.valid, gamma)
-        losses = (weights * softplus(-scores)).sum(dim=1)
-        share = len(world.sizes) / world.total
-        metrics = self._metrics(batch, chosen, own, negatives, losses, margin, world)
-        return ObjectiveOutput(losses.sum() * share, metrics)
+        moments = [None if part is None else next(merged) for part in local]
 
-    def _require(self, batch: PreferenceBatch) -> None:
+        selected = self.selection(step.chosen_logps, step.rejected_logps, step.valid)
+        beta = self.temperature(step, selected, moments[0], self.statistics)
+        margin = self.margin(step, moments[1], self.statistics)
+        gaps = beta.value * (chosen[:, None] - rejected)
+        scores, weights = AGGREGATIONS[self.aggregation](gaps, selected, margin.value)
+        losses = (weights * self.link(scores, step)).sum(dim=1)
+        metrics, users = self._metrics(step, (chosen, own), selected, losses, (beta, margin))
+        if self.training:
+            self.statistics = self.statistics | dict(beta.after) | dict(margin.after)
+        return ObjectiveOutput(losses.sum() * (collective.workers / users), metrics)
+
+    def _rewards(self) -> list[Reward]:
+        measures = (self.temperature.measure, self.margin.measure)
+        return [self.reward, *(measure for measure in measures if measure is not None)]
+
+    def _inputs(self) -> list[str]:
+        """What the composition reads of a batch beside the log-probs."""
         names: list[str] = []
-        if self.reward.needs_lengths:
+        if any(reward.needs_lengths for reward in self._rewards()):
             names += ["chosen_lengths", "rejected_lengths"]
-        if self.reward.needs_reference:
+        if self.needs_reference:
             names += ["reference_chosen_logps", "reference_rejected_logps"]
         if self.needs_recommender:
             names += ["user_embeddings", "rejected_items"]
         if isinstance(self.negatives, Shared) and self.negatives.mask_collisions:
             names += ["chosen_items", "history_items"]
-        if self.margin.needs_scores:
+        if isinstance(self.link, Smoothed):
+            names += ["chosen_items", "rejected_items"]
+        if self.needs_scores:
             names += ["item_scores"]
-        batch.require(self.name, *names)
+        return names
 
+    def _columns(self, batch: PreferenceBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What parts measure, of the chosen [b] and of the sampled negatives [b, n], detached."""
+        chosen, rejected = {}, {"logps": batch.rejected_logps.detach().float()}
+        measures = (("temperature", self.temperature.measure), ("margin", self.margin.measure))
+        for part, measure in measures:
+            if measure is not None:
+                of_chosen, of_rejected = measure(batch)
+                chosen[part], rejected[part] = of_chosen.detach(), of_rejected.detach()
+        return chosen, rejected
+
+    def _step(self, batch: PreferenceBatch, members: Members, chosen: dict[str, Tensor]) -> Step:
+        return Step(
+            batch=batch,
+            beta=self.beta,
+            chosen_logps=batch.chosen_logps.detach().float(),
+            rejected_logps=members.columns["logps"],
+            items=members.items,
+            valid=members.valid,
+            gaps={part: chosen[part][:, None] - members.columns[part] for part in chosen},
+        )
+
+    @torch.no_grad()
     def _metrics(
         self,
-        batch: PreferenceBatch,
-        chosen: Tensor,
-        own: Tensor,
-        negatives: NegativeSet,
+        step: Step,
+        rewards: tuple[Tensor, Tensor],
+        selected: Tensor,
         losses: Tensor,
-        margin: Margin,
-        world: World,
-    ) -> dict[str, float]:
-        """Global means, in one reduction and one transfer to the host; moves R_0 in training."""
-        above = (chosen[:, None] > own).all(dim=1)
-        per_user = {
+        readings: tuple[Reading, Reading],
+    ) -> tuple[dict[str, float], int]:
+        """Global metrics and the global count of users: one reduction, one transfer to the host."""
+        chosen, own = rewards
+        beta, margin = readings
+        # Rewards are reported with the batch's beta; per-negative betas belong to pairs.
+        scale = beta.value if beta.value.dim() == 0 else self.beta
+        means = {
             "loss": losses,
-            "rewards/chosen": self.beta * chosen,
-            "rewards/rejected": self.beta * own.mean(dim=1),
-            "rewards/margin": self.beta * (chosen - own.mean(dim=1)),
-            "rewards/accuracy": above,
-            "negatives": negatives.valid.sum(dim=1),
-            "logps/chosen": batch.chosen_logps,
-            "logps/rejected": batch.rejected_logps.mean(dim=1),
+            "rewards/chosen": scale * chosen,
+            "rewards/rejected": scale * own.mean(dim=1),
+            "rewards/margin": scale * (chosen - own.mean(dim=1)),
+            "rewards/accuracy": (chosen[:, None] > own).all(dim=1),
+            "negatives": step.valid.sum(dim=1),
+            "boundary_negatives": selected.sum(dim=1),
+            "logps/chosen": step.chosen_logps,
+            "logps/rejected": step.batch.rejected_logps.mean(dim=1),
         }
-        sums = torch.stack([values.detach().double().sum() for values in per_user.values()])
-        means = (total(sums, world) / world.total).tolist()
-        metrics = dict(zip(per_user, means, strict=True))
-        metrics |= {"gamma": margin.gamma, "beta": self.beta}
-        if isinstance(self.margin, DynamicMargin) and margin.confidence is not None:
-            before = self.margin.baseline_before(self.confidence_baseline, margin.confidence)
-            metrics |= {"confidence": margin.confidence, "confidence_baseline": before}
-            if self.training:
-                self.confidence_baseline = self.margin.baseline_after(
-                    self.confidence_baseline, margin.confidence
-                )
-        return metrics
+        at_boundary = (step.rejected_logps >= step.chosen_logps[:, None]) & step.valid
+        sums = {
+            "beta": torch.where(selected, beta.value.expand_as(selected), 0.0),
+            "gamma": torch.where(selected, margin.value.expand_as(selected), 0.0),
+            "boundary_ratio": at_boundary,
+        }
+        counts = [selected, step.valid, torch.ones_like(losses)]
+        parts = [*means.values(), *sums.values(), *counts]
+        assert self._collective is not None
+        stacked = torch.stack([part.double().sum() for part in parts])
+        totals = self._collective.total(stacked).tolist()
+        num_selected, num_valid, users = totals[-3:]
+        metrics = {name: value / max(users, 1) for name, value in zip(means, totals, strict=False)}
+        over = {"beta": num_selected, "gamma": num_selected, "boundary_ratio": num_valid}
+        for (name, count), value in zip(over.items(), totals[len(means) : -3], strict=True):
+            metrics[name] = value / max(count, 1)
+        return metrics | dict(beta.metrics) | dict(margin.metrics), int(users)
+
+
+def composition(objective: Objective) -> dict[str, str]:
+    """The parts of an objective in words, by part."""
+    parts = {
+        "reward": objective.reward.kind,
+        "negatives": objective.negatives.kind,
+        "selection": objective.selection.kind,
+        "temperature": objective.temperature.kind,
+        "aggregation": objective.aggregation,
+        "margin": objective.margin.kind,
+        "link": objective.link.kind,
+    }
+    if objective.margin == FixedMargin(0.0):
+        parts["margin"] = "none"
+    return parts
+
+
+def refuse_meaningless(objective: Objective) -> None:
+    """Raise ValueError for a combination of parts that no formula stands behind."""
+    parts = composition(objective)
+    if parts["link"] == "smoothed" and parts["aggregation"] != "pairwise":
+        raise ValueError(
+            f"link 'smoothed' has one chance of a false negative per pair and needs aggregation "
+            f"'pairwise', not {parts['aggregation']!r}"
+        )
+    if parts["margin"] == "alpha-dpo" and parts["aggregation"] == "merged":
+        raise ValueError(
+            "margin 'alpha-dpo' belongs to each pair, and aggregation 'merged' adds pairs up "
+            "before any margin; use 'pairwise', 'softmax' or 'mean'"
+        )
+    if parts["temperature"] == "per-batch" and not objective.reward.needs_reference:
+        raise ValueError(
+            f"temperature 'per-batch' (beta-DPO) measures how far rewards moved from the "
+            f"reference, and reward {parts['reward']!r} has none; use 'reference'"
+        )

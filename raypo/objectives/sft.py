@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
-from raypo.objectives.collectives import Group, meet, total
+from raypo.objectives.collectives import Collective, Group
 
 
 @dataclass
@@ -43,11 +43,12 @@ class SftObjective:
         """
         batch.require(self.name, "chosen_lengths")
         assert batch.chosen_lengths is not None
-        world = meet(len(batch.chosen_logps), batch.chosen_logps.device, self.process_group)
+        collective = Collective(self.process_group)
         negative = -batch.chosen_logps.float().sum()
-        sums = torch.stack([negative.detach().double(), batch.chosen_lengths.sum().double()])
-        loss, tokens = total(sums, world).tolist()
+        users, tokens = len(batch.chosen_logps), batch.chosen_lengths.sum().double()
+        sums = torch.stack([negative.detach().double(), tokens, torch.tensor(users).to(tokens)])
+        loss, total_tokens, total_users = collective.total(sums).tolist()
         return ObjectiveOutput(
-            negative * (len(world.sizes) / tokens),
-            {"loss": loss / tokens, "logps/chosen": -loss / world.total},
+            negative * (collective.workers / total_tokens),
+            {"loss": loss / total_tokens, "logps/chosen": -loss / total_users},
         )

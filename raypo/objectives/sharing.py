@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,34 +11,49 @@ import torch
 from torch import Tensor
 
 from raypo.objectives.batch import PreferenceBatch
-from raypo.objectives.collectives import World, gather
+from raypo.objectives.collectives import Collective, World
 
 SharingGradient = Literal["all", "local", "own"]
 Similarity = Literal["inner", "cosine"]
 
 
 @dataclass(frozen=True)
-class NegativeSet:
-    """E_u of this worker's b users.
+class Members:
+    """Who is in E_u of this worker's b users, before any reward is exchanged.
 
     Attributes:
-        rewards: [b, E] their rewards R, before the temperature.
-        items: [b, E] their item ids, or None where nobody needs them.
+        items: [b, E] item ids, or None where the caller gave none.
         valid: [b, E] False where a negative is masked out.
+        columns: detached numbers of each negative [b, E], by name.
+        similar: [b, K] global indices of the users shared with; None without sharing.
+        world: everyone's batch size; None where nothing was exchanged.
     """
 
-    rewards: Tensor
     items: Tensor | None
     valid: Tensor
+    columns: Mapping[str, Tensor]
+    similar: Tensor | None = None
+    world: World | None = None
 
 
 @dataclass(frozen=True)
 class Own:
     """E_u is the n sampled negatives."""
 
-    def __call__(self, rewards: Tensor, batch: PreferenceBatch, world: World) -> NegativeSet:
-        """The set of rewards [b, n]."""
-        return NegativeSet(rewards, batch.rejected_items, torch.ones_like(rewards).bool())
+    kind: str = "own"
+
+    def members(
+        self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
+    ) -> Members:
+        """The sets; nothing is exchanged."""
+        valid = torch.ones_like(batch.rejected_logps, dtype=torch.bool)
+        return Members(batch.rejected_items, valid, columns)
+
+    def rewards(
+        self, rewards: Tensor, members: Members, moments: Tensor, collective: Collective
+    ) -> tuple[Tensor, Tensor]:
+        """Rewards [b, n] as they are, and all workers' moments [W, k]; one gather if k > 0."""
+        return rewards, collective.headers(moments) if len(moments) else moments[None]
 
 
 @dataclass(frozen=True)
@@ -50,60 +66,76 @@ class Shared:
 
     Attributes:
         rho: share of the other users whose negatives are taken.
-        gradient: how far a loss reaches into shared values: `all` workers, this worker's `local`
-            users, or the user's `own` negatives only, which always carry gradient.
+        sharing_gradient: how far a loss reaches into shared values: `all` workers, this worker's
+            `local` users, or the user's `own` negatives only, which always carry gradient.
         mask_collisions: leave out a shared negative that is the user's target or in the history.
         similarity: of embeddings.
     """
 
-    rho: float
-    gradient: SharingGradient = "all"
+    rho: float = 0.7
+    sharing_gradient: SharingGradient = "all"
     mask_collisions: bool = True
     similarity: Similarity = "inner"
+    kind: str = "shared"
 
-    def __call__(self, rewards: Tensor, batch: PreferenceBatch, world: World) -> NegativeSet:
-        """The set of rewards [b, n (1 + K)]."""
+    def members(
+        self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
+    ) -> Members:
+        """The sets of n (1 + K) negatives; one gather of what needs no gradient."""
         assert batch.user_embeddings is not None and batch.rejected_items is not None
-        taken = math.floor((world.total - 1) * self.rho + 1e-9)
-        users, n = rewards.shape
-        # Item ids travel as float64, which holds them exactly, beside the embeddings.
-        facts = torch.cat([batch.user_embeddings.double(), batch.rejected_items.double()], dim=1)
-        facts = gather(facts.detach(), world)
-        embeddings, items = facts[:, :-n], facts[:, -n:].round().long()
-        similar = self._most_similar(embeddings, world, users, taken)
-        shared = self._table(rewards, world)[similar].reshape(users, taken * n)
-        shared_items = items[similar].reshape(users, taken * n)
-        valid = torch.ones_like(shared, dtype=torch.bool)
-        if self.mask_collisions:
-            valid = ~_collides(shared_items, batch)
-        return NegativeSet(
-            torch.cat([rewards, shared], dim=1),
-            torch.cat([batch.rejected_items, shared_items], dim=1),
-            torch.cat([torch.ones_like(rewards, dtype=torch.bool), valid], dim=1),
+        users, n = batch.rejected_items.shape
+        facts, world = collective.facts(
+            [batch.user_embeddings, batch.rejected_items, *columns.values()]
         )
+        embeddings, items, *gathered = facts
+        similar = self._most_similar(embeddings, world, users)
 
-    def _most_similar(self, embeddings: Tensor, world: World, users: int, taken: int) -> Tensor:
+        def widened(own: Tensor, everyone: Tensor) -> Tensor:
+            return torch.cat([own, everyone[similar].flatten(1)], dim=1)
+
+        all_items = widened(batch.rejected_items, items)
+        valid = torch.ones_like(all_items, dtype=torch.bool)
+        if self.mask_collisions:
+            valid[:, n:] = ~_collides(all_items[:, n:], batch)
+        shared = {
+            name: widened(column, everyone)
+            for (name, column), everyone in zip(columns.items(), gathered, strict=True)
+        }
+        return Members(all_items, valid, shared, similar, world)
+
+    def rewards(
+        self, rewards: Tensor, members: Members, moments: Tensor, collective: Collective
+    ) -> tuple[Tensor, Tensor]:
+        """Rewards [b, n (1 + K)] and all workers' moments [W, k], in one gather."""
+        assert members.world is not None and members.similar is not None
+        sent = rewards if self.sharing_gradient == "all" else rewards.detach()
+        table, merged = collective.values(sent, moments, members.world)
+        if self.sharing_gradient == "local":
+            before, after = members.world.offset, members.world.offset + len(rewards)
+            table = torch.cat([table[:before], rewards, table[after:]])
+        return torch.cat([rewards, table[members.similar].flatten(1)], dim=1), merged
+
+    @torch.no_grad()
+    def _most_similar(self, embeddings: Tensor, world: World, users: int) -> Tensor:
         """Global indices [b, K] of the users that this worker's users take negatives from."""
+        # The allowance is for rho such as 0.7, whose product may fall just short of a whole number.
+        taken = math.floor((world.total - 1) * self.rho + 1e-9)
         if self.similarity == "cosine":
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
         own = torch.arange(world.offset, world.offset + users, device=embeddings.device)
         similarity = embeddings[own] @ embeddings.T
         similarity.scatter_(1, own[:, None], -math.inf)
-        return similarity.sort(dim=1, descending=True, stable=True).indices[:, :taken]
-
-    def _table(self, rewards: Tensor, world: World) -> Tensor:
-        """Everyone's rewards [B, n], with as much gradient as `gradient` allows."""
-        if self.gradient == "all":
-            return gather(rewards, world)
-        table = gather(rewards.detach(), world)
-        if self.gradient == "own":
-            return table
-        before, after = world.offset, world.offset + len(rewards)
-        return torch.cat([table[:before], rewards, table[after:]])
+        return similarity.sort(dim=1, descending=True, stable=True).indices[:, : max(0, taken)]
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:
     """Where an item [b, k] is the user's target or in the user's history."""
     assert batch.chosen_items is not None and batch.history_items is not None
-    own = torch.cat([batch.chosen_items[:, None], batch.history_items], dim=1)
-    return (items[:, :, None] == own[:, None, :]).any(dim=2)
+    collides = items == batch.chosen_items[:, None]
+    # One history position at a time: [b, k, h] at once would be the step's largest tensor.
+    for past in batch.history_items.unbind(dim=1):
+        collides |= items == past[:, None]
+    return collides
+
+
+NegativeSet = Own | Shared

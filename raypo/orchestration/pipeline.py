@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from raypo.config import (
     AlignConfig,
     EvaluateConfig,
+    ObjectiveConfig,
     PipelineConfig,
     PrepareConfig,
     RecommenderConfig,
@@ -209,7 +210,7 @@ def _model_hash(folder: Path) -> str:
 
 
 def _objective_name(config: PipelineConfig) -> str:
-    return str(config.align.get("objective", {}).get("name", "napo")).upper()
+    return ObjectiveConfig.model_validate(config.align.get("objective", {})).label.upper()
 
 
 def _evaluated(name: str, folder: Path) -> ReportRun:

@@ -14,7 +14,7 @@ from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
 from raypo.data.prompts import load_template
-from raypo.objectives import build_objective
+from raypo.objectives import build_objective, compose_objective
 from raypo.policy.loading import check_adapter, load_policy, load_tokenizer
 from raypo.recommenders.train import load_recommender
 from raypo.runs import Progress
@@ -42,7 +42,7 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
     if isinstance(config, AlignConfig):
         if objective.needs_recommender and config.recommender is None:
             raise InputError(
-                f"recommender: objective {config.objective.name!r} needs one; give its run folder"
+                f"recommender: objective {config.objective.label!r} needs one; give its run folder"
             )
         if config.recommender is not None:
             load_recommender(config.recommender)
@@ -56,10 +56,13 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
 
 def make_objective(config: TrainingConfig) -> Any:
     """The objective of a stage; a wrong name or option is an InputError."""
-    name = config.objective.name if isinstance(config, AlignConfig) else "sft"
-    options = config.objective.options() if isinstance(config, AlignConfig) else {}
+    if not isinstance(config, AlignConfig):
+        return build_objective("sft")
+    chosen = config.objective
     try:
-        return build_objective(name, **options)
+        if chosen.composed:
+            return compose_objective(**chosen.options())
+        return build_objective(chosen.label, **chosen.options())
     except ValueError as error:
         raise InputError(f"objective: {error}") from error
 

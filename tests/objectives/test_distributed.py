@@ -1,82 +1,138 @@
-"""Two processes with a part of the batch each give what one process with the whole gives."""
+"""1, 2 and 4 gloo processes with parts of a batch give what one with the whole gives."""
 
-import tempfile
-from pathlib import Path
+import itertools
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from raypo.objectives import build_objective
-from tests.objectives.reference import make_case
-from tests.objectives.test_presets import batch_of
+from raypo.objectives import available_objectives
+from tests.objectives.workers import Workers, take_steps
 
 pytestmark = pytest.mark.slow
-STEPS = 2
 
 
-def take_steps(name, options, rows=slice(None)):
-    """Loss, gradients, metrics and state of each step on these rows of the batches."""
-    objective = build_objective(name, **options)
-    answers = []
-    for step in range(STEPS):
-        batch = batch_of(make_case(step), rows)
-        out = objective(batch)
-        out.loss.backward()
-        logps = (batch.chosen_logps, batch.rejected_logps)
-        gradients = [tensor.grad for tensor in logps if tensor.grad is not None]
-        answers.append((out.loss.item(), gradients, out.metrics, objective.state_dict()))
-    return answers
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    pool = Workers(tmp_path_factory.mktemp("gloo"))
+    yield pool
+    pool.close()
 
 
-def worker(rank, parts, name, options, rendezvous, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=len(parts))
-    answers = take_steps(name, options, slice(*parts[rank]))
-    torch.save(answers, Path(results) / f"{rank}.pt")
-    dist.destroy_process_group()
+OPTIONS = {
+    "napo": [{}, {"rho": 0.0}, {"rho": 1.0, "mask_collisions": False}, {"similarity": "cosine"}],
+    "s-dpo+ns": [{}, {"rho": 0.3}],
+    "dynamic-napo": [{}, {"selection": "clusters"}],
+    "dynamicpo-dmpo": [{}, {"selection": "top-k", "top_k": 2}],
+}
+OBJECTIVES = [
+    (name, options) for name in available_objectives() for options in OPTIONS.get(name, [{}])
+]
 
 
-def run_workers(parts, name, options):
-    with tempfile.TemporaryDirectory() as folder:
-        rendezvous = f"{folder}/rendezvous"
-        arguments = (parts, name, options, rendezvous, folder)
-        mp.spawn(worker, arguments, nprocs=len(parts), join=True)
-        return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in range(len(parts))]
+@st.composite
+def splits(draw):
+    """Rows of 2 or 4 workers, each with at least one user."""
+    count = draw(st.sampled_from([2, 4]))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=count, max_size=count))
+    edges = [0, *itertools.accumulate(sizes)]
+    return list(itertools.pairwise(edges))
 
 
-@pytest.mark.parametrize("parts", [[(0, 3), (3, 6)], [(0, 2), (2, 6)]], ids=["equal", "unequal"])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("napo", {}), ("napo", {"rho": 1.0, "mask_collisions": False}), ("s-dpo", {}), ("sft", {})],
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_loss_gradients_metrics_and_state_equal_one_process(name, options, parts):
-    workers, whole = run_workers(parts, name, options), take_steps(name, options)
-    for step in range(STEPS):
-        loss, gradients, metrics, state = whole[step]
-        per_worker = [answers[step] for answers in workers]
-        mean = sum(answer[0] for answer in per_worker) / len(parts)
-        assert mean == pytest.approx(loss, rel=1e-6)
-        for index, gradient in enumerate(gradients):
+@given(
+    objective=st.sampled_from(OBJECTIVES),
+    parts=splits(),
+    n=st.integers(1, 5),
+    seeds=st.lists(st.integers(0, 10**6), min_size=2, max_size=2),
+)
+def test_any_split_equals_one_process(workers, objective, parts, n, seeds):
+    check_equal(workers, *objective, parts, n, seeds)
+
+
+@pytest.mark.parametrize(("name", "options"), OBJECTIVES)
+def test_unequal_workers_equal_one_process(workers, name, options):
+    check_equal(workers, name, options, [(0, 1), (1, 4), (4, 6), (6, 8)], 3, [0, 1])
+
+
+def check_equal(workers, name, options, parts, n, seeds):
+    shape = {"b": parts[-1][1], "n": n}
+    whole = take_steps(name, options, seeds, shape)
+    answers = workers.run(name, options, seeds, shape, parts)
+    for step, expected in enumerate(whole):
+        per_worker = [answer[step] for answer in answers]
+        mean = sum(answer["loss"] for answer in per_worker) / len(parts)
+        assert mean == pytest.approx(expected["loss"], rel=2e-6, abs=1e-9)
+        for index, gradient in enumerate(expected["gradients"]):
             # The engine averages gradients over workers; each log-prob lives on one of them.
-            joined = torch.cat([answer[1][index] for answer in per_worker]) / len(parts)
-            torch.testing.assert_close(joined, gradient, rtol=1e-5, atol=1e-7)
+            joined = torch.cat([answer["gradients"][index] for answer in per_worker]) / len(parts)
+            torch.testing.assert_close(joined, gradient, rtol=2e-5, atol=1e-7)
         for answer in per_worker:
-            assert answer[2] == pytest.approx(metrics, rel=1e-6)
-        assert per_worker[0][3] == per_worker[1][3]
-        if state.get("confidence_baseline") is not None:
-            assert per_worker[0][3] == pytest.approx(state, rel=1e-9)
+            assert answer["metrics"] == pytest.approx(expected["metrics"], rel=1e-5, abs=1e-6)
+            assert answer["statistics"] == per_worker[0]["statistics"]  # to the bit
+        assert per_worker[0]["statistics"] == pytest.approx(
+            expected["statistics"], rel=1e-6, abs=1e-7
+        )
 
 
-def test_how_far_the_gradient_reaches():
-    parts = [(0, 3), (3, 6)]
+def test_statistics_move_in_training_alone(workers):
+    parts, shape = [(0, 3), (3, 6)], {"b": 6, "n": 3}
+    for name in ("napo", "alpha-dpo", "beta-dpo"):
+        for answer in workers.run(name, {}, [0, 1, 2], shape, parts, training=False):
+            statistics = [step["statistics"] for step in answer]
+            assert statistics[0] != statistics[1] == statistics[2]
+
+
+# name: (gathers forward, reductions forward, gathers backward, reductions backward)
+COLLECTIVES = {
+    "sft": (0, 1, 0, 0),
+    "s-dpo": (0, 1, 0, 0),
+    "dynamicpo-s-dpo": (0, 1, 0, 0),
+    "alpha-dpo": (1, 1, 0, 0),
+    "beta-dpo": (1, 1, 0, 0),
+    "s-dpo+ns": (2, 1, 0, 1),
+    "napo": (2, 1, 0, 1),
+    "dynamic-napo": (2, 1, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_collectives_of_a_step_and_their_bytes(workers, name):
+    b, n, d = 3, 5, 4
+    answers = workers.run(name, {}, [0, 1], {"b": 2 * b, "n": n}, [(0, b), (b, 2 * b)])
+    step = answers[0][1]
+    forward, backward = step["forward"], step["backward"]
+    counted = tuple(
+        part.get(kind, 0) for part in (forward, backward) for kind in ("gathers", "reductions")
+    )
+    assert counted == COLLECTIVES[name]
+    if name == "napo":
+        # docs/objectives.md: 16 + b (4 d + 12 n), then 24 + 4 b n; backward 4 B n.
+        assert forward["gathered_bytes"] == 16 + b * (4 * d + 12 * n) + 24 + 4 * b * n
+        assert backward["reduced_bytes"] == 4 * 2 * b * n
+    if name in ("alpha-dpo", "beta-dpo"):
+        assert forward["gathered_bytes"] == 24
+
+
+def test_only_a_wider_batch_repeats_the_gather_of_facts(workers):
+    wide = [(0, 3), (3, 6)]
+    answers = workers.run("napo", {}, [0, 1, 2], {"b": 6, "n": 3}, wide)
+    gathers = [step["forward"]["gathers"] for step in answers[0]]
+    assert gathers == [3, 2, 2]
+
+
+def test_how_far_the_gradient_reaches(workers):
+    parts, shape = [(0, 3), (3, 6)], {"b": 6, "n": 3}
     reach = {}
     for gradient in ("all", "local", "own"):
-        answers = run_workers(parts, "napo", {"rho": 1.0, "sharing_gradient": gradient})
-        reach[gradient] = torch.cat([answer[0][1][1] for answer in answers]) / len(parts)
-    own_only = take_steps("napo", {"rho": 1.0, "sharing_gradient": "own"})[0][1][1]
-    torch.testing.assert_close(reach["own"], own_only, rtol=1e-5, atol=1e-7)
+        options = {"rho": 1.0, "sharing_gradient": gradient}
+        answers = workers.run("napo", options, [0], shape, parts)
+        reach[gradient] = torch.cat([answer[0]["gradients"][1] for answer in answers]) / 2
+    own_only = take_steps("napo", {"rho": 1.0, "sharing_gradient": "own"}, [0], shape)
+    torch.testing.assert_close(reach["own"], own_only[0]["gradients"][1], rtol=1e-5, atol=1e-7)
     # Every rejected log-prob is pushed down by all who share it: the further, the more.
     assert (reach["own"] <= reach["local"]).all() and (reach["own"] < reach["local"]).any()
     assert (reach["local"] <= reach["all"]).all() and (reach["local"] < reach["all"]).any()
