@@ -239,6 +239,9 @@ class EngineConfig(_Strict):
     tensor_parallel: PositiveInt = 1
     max_model_len: PositiveInt = 1024
     batch_size: PositiveInt = 32
+    concurrent_batches: PositiveInt = Field(
+        2, description="batches an engine answers at once; fewer show progress sooner"
+    )
     max_new_tokens: PositiveInt = 24
     kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
 

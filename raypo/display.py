@@ -31,9 +31,12 @@ def shown(
     """
     started = time.monotonic()
     first: list[tuple[float, int]] = []  # when and where the first unit was done: starting aside
+    totals: list[int] = []  # a stage of several phases counts each in its own units
 
     def left(done: int, total: int) -> str:
         now = time.monotonic()
+        if totals != [total]:
+            totals[:], first[:] = [total], []
         if done and not first:
             first.append((now, done))
         if first and done > first[0][1]:

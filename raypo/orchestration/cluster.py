@@ -39,6 +39,9 @@ def quieten() -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables beside our progress
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
+    # Without a handler here, each module of ray.llm sets its own level, INFO, and prints.
+    if not logging.getLogger("ray.llm").handlers:
+        logging.getLogger("ray.llm").addHandler(logging.StreamHandler())
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
 
 
@@ -54,4 +57,5 @@ _NOISY = {
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
     "DeepSpeed": logging.WARNING,
     "vllm": logging.WARNING,
+    "vllm.triton_utils.importing": logging.ERROR,  # says on every CPU that it has no GPU kernels
 }

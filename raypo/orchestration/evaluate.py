@@ -88,6 +88,7 @@ def _scored(rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
 def _ask_policy(
     config: EvaluateConfig, dataset: Dataset, rows: pd.DataFrame, progress: Progress
 ) -> dict[str, pd.DataFrame]:
+    connect()  # and quieten: vLLM speaks when it is imported
     from raypo.orchestration.generate import generate
     from raypo.orchestration.score import score
 
@@ -96,8 +97,6 @@ def _ask_policy(
     encoder = Encoder(load_tokenizer(model_folder), template, dataset.titles)
     adapters = _adapters(config)
     predictions = {name: empty_predictions(rows) for name in adapters}
-    both = _in_turn(progress, len(config.answers))
-    connect()
     for way in config.answers:
         if way == "generate":
             answers = generate(
@@ -107,28 +106,18 @@ def _ask_policy(
                 encoder,
                 config.engine,
                 config.policy.dtype,
-                next(both),
+                progress,
             )
             _fill_answers(predictions, answers, dataset.titles)
         else:
             scores = score(
-                rows, adapters, config.policy, model_folder, encoder, config.scorer, next(both)
+                rows, adapters, config.policy, model_folder, encoder, config.scorer, progress
             )
             for name, part in scores.groupby("name"):
                 by_row = part.set_index("row")["logps"]
                 frame = predictions[str(name)]
                 frame["logps"] = [by_row.at[row] for row in frame["row"]]
     return predictions
-
-
-def _in_turn(progress: Progress, ways: int) -> Any:
-    """One Progress per way of answering, each a part of the whole."""
-    for way in range(ways):
-
-        def part(done: int, total: int, note: str = "", way: int = way) -> None:
-            progress(way * total + done, ways * total, note)
-
-        yield part
 
 
 def _fill_answers(

@@ -6,7 +6,7 @@ and the engines read the same tokens; adapters travel as LoRA requests, several 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +43,46 @@ def generate(
         One row per adapter and test row: name, row, answer (None where it failed), error (None
         where it did not fail).
     """
-    requests = _requests(rows, adapters, model_folder, encoder, config.max_new_tokens)
+    total = len(rows) * len(adapters)
+    answers: list[dict[str, Any]] = []
+    for pool in _pools(adapters, config):
+        requests = _requests(rows, pool, model_folder, encoder, config.max_new_tokens)
+        progress(len(answers), total, "starting engines")
+        for answer in _ask(requests, engine_pool(model_folder, pool, config, dtype), config):
+            answers.append(answer)
+            progress(len(answers), total, "answers")
+    return pd.DataFrame(answers)
+
+
+def _pools(
+    adapters: Mapping[str, Path | None], config: EngineConfig
+) -> list[Mapping[str, Path | None]]:
+    """The models that may share an engine.
+
+    On a CPU the base model gets one of its own: vLLM marks a request without adapter by slot -1,
+    which its CPU kernels (`lora/ops/torch_ops`) read as the last slot, so that in an engine with
+    adapters the base model answers with whatever adapter lies there. Its GPU kernels skip -1.
+    """
+    base = {name: folder for name, folder in adapters.items() if folder is None}
+    adapted = {name: folder for name, folder in adapters.items() if folder is not None}
+    if config.gpus_per_engine > 0 or not base or not adapted:
+        return [adapters]
+    return [base, adapted]
+
+
+def _ask(
+    requests: pd.DataFrame, pool: vLLMEngineProcessorConfig, config: EngineConfig
+) -> Iterator[dict[str, Any]]:
     # These two move rows alone; counted as a core they could wait for ever for one of the engines'.
     no_core = {"num_cpus": 0}
     processor = build_processor(
-        engine_pool(model_folder, adapters, config, dtype),
+        pool,
         preprocess=dict,
         postprocess=_answer,
         preprocess_map_kwargs=no_core,
         postprocess_map_kwargs=no_core,
     )
-    progress(0, len(requests), "starting engines")
-    answers = []
-    dataset = in_blocks(requests, config.batch_size)
-    for answer in processor(dataset).iter_rows():
-        answers.append(answer)
-        progress(len(answers), len(requests), "answers")
-    return pd.DataFrame(answers)
+    yield from processor(in_blocks(requests, config.batch_size)).iter_rows()
 
 
 def engine_pool(
@@ -97,6 +120,7 @@ def engine_pool(
         engine_kwargs=engine,
         concurrency=config.engines,
         batch_size=config.batch_size,
+        max_concurrent_batches=config.concurrent_batches,
         runtime_env={"env_vars": environment},
         placement_group_config={
             "bundles": [{name: count for name, count in bundle.items() if count}]
