@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from raypo import config as configs
+from raypo.bench.commands import bench_app
 from raypo.display import clock, console, shown
 from raypo.runs import Progress
 
@@ -26,6 +27,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch and prepare data.")
 recommender_app = typer.Typer(no_args_is_help=True, help="The sequential recommender.")
 app.add_typer(data_app, name="data")
 app.add_typer(recommender_app, name="recommender")
+app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]
 Overrides = Annotated[
@@ -177,6 +179,19 @@ def show(
     print(configs.dump_config(parsed), end="")
     if isinstance(parsed, configs.SftConfig | configs.AlignConfig):
         print(f"# {_batch_arithmetic(parsed)}")
+
+
+@app.command()
+def objectives(
+    name: Annotated[str | None, typer.Argument(help="one of them; all without it")] = None,
+) -> None:
+    """List the preference objectives, or show one: its formula, parts, options and defaults."""
+    from raypo import tables
+
+    try:
+        Console().print(tables.one(name) if name else tables.all_presets())
+    except ValueError as error:
+        raise configs.InputError(str(error)) from None
 
 
 def _train(

@@ -203,14 +203,14 @@ class Objective:
         }
         at_boundary = (step.rejected_logps >= step.chosen_logps[:, None]) & step.valid
         sums = {
-            "beta": torch.where(selected, beta.value.expand_as(selected), 0.0),
-            "gamma": torch.where(selected, margin.value.expand_as(selected), 0.0),
+            "beta": _over(selected, beta.value),
+            "gamma": _over(selected, margin.value),
             "boundary_ratio": at_boundary,
         }
         counts = [selected, step.valid, torch.ones_like(losses)]
         parts = [*means.values(), *sums.values(), *counts]
         assert self._collective is not None
-        stacked = torch.stack([part.double().sum() for part in parts])
+        stacked = torch.stack([part.sum(dtype=torch.float64) for part in parts])
         totals = self._collective.total(stacked).tolist()
         num_selected, num_valid, users = totals[-3:]
         metrics = {name: value / max(users, 1) for name, value in zip(means, totals, strict=False)}
@@ -218,6 +218,13 @@ class Objective:
         for (name, count), value in zip(over.items(), totals[len(means) : -3], strict=True):
             metrics[name] = value / max(count, 1)
         return metrics | dict(beta.metrics) | dict(margin.metrics), int(users)
+
+
+def _over(selected: Tensor, value: Tensor) -> Tensor:
+    """Something that sums to the sum of `value` (scalar or [b, E]) over the selected [b, E]."""
+    if value.dim() == 0:
+        return value.double() * selected.sum()
+    return torch.where(selected, value, 0.0)
 
 
 def composition(objective: Objective) -> dict[str, str]:

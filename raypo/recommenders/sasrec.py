@@ -69,8 +69,13 @@ class SASRec(nn.Module):
 
     def score(self, embeddings: Tensor, items: Tensor) -> Tensor:
         """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; padding scores 0."""
-        vectors = normalize(embedding(items.clamp_min(0), self.items.weight), dim=-1)
-        scores = torch.einsum("md,mkd->mk", normalize(embeddings, dim=-1), vectors)
+        known = items.clamp_min(0)
+        if items.shape[1] > len(self.items.weight):
+            # Shared sets are longer than the catalogue: each of its items is scored once.
+            scores = self.score_all(embeddings).gather(1, known)
+        else:
+            vectors = normalize(embedding(known, self.items.weight), dim=-1)
+            scores = torch.einsum("md,mkd->mk", normalize(embeddings, dim=-1), vectors)
         return scores.clamp(-1, 1).masked_fill(items < 0, 0.0)
 
     def score_all(self, embeddings: Tensor) -> Tensor:

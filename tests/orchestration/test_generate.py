@@ -42,7 +42,9 @@ def test_base_and_adapters_answer_as_they_do_alone(tmp_path):
     from raypo.orchestration.generate import generate
 
     model_folder = resolve_model("tiny-random")
-    titles = [f"{word} Film" for word in "Red Blue Green Black White Gold Pink Grey".split()]
+    titles = [
+        f"{word} Film" for word in ("Red", "Blue", "Green", "Black", "White", "Gold", "Grey", "X")
+    ]
     encoder = Encoder(load_tokenizer(model_folder), load_template(None), titles)
     models = {
         name: strong_adapter(tmp_path / name, model_folder, seed)

@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run: `raypo bench …`. Each measures its contenders in one run."""

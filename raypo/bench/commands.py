@@ -1,0 +1,87 @@
+"""`raypo bench …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raypo.config import InputError
+from raypo.display import shown
+
+bench_app = typer.Typer(no_args_is_help=True, help="Measure raypo on this machine.")
+
+Output = Annotated[Path | None, typer.Option(help="CSV to write besides the table.")]
+
+
+@bench_app.command("objectives")
+def objectives(
+    names: Annotated[str, typer.Option(help="presets, by comma")] = "s-dpo,napo",
+    users: Annotated[str, typer.Option(help="global batch sizes")] = "16,64,256,1024,4096",
+    negatives: Annotated[str, typer.Option(help="sampled negatives per user")] = "3,7,19",
+    rho: Annotated[str, typer.Option(help="shares of the batch to share with")] = "0.01,0.7",
+    repeats: Annotated[int, typer.Option(help="repetitions, of which the median counts")] = 5,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one")] = None,
+    output: Output = None,
+) -> None:
+    """Time and memory of objectives alone, forward and backward, without a model."""
+    from rich.console import Console
+
+    from raypo.bench.measure import write_csv
+    from raypo.bench.objectives import bench_objectives
+    from raypo.objectives import available_objectives
+
+    wanted = names.split(",")
+    unknown = [name for name in wanted if name not in available_objectives() or name == "sft"]
+    if unknown:
+        raise InputError(f"--names {unknown[0]!r}: expected preference objectives, see objectives")
+    with shown("objectives") as progress:
+        rows = [
+            cost.row()
+            for cost in bench_objectives(
+                whole_numbers("--users", users),
+                whole_numbers("--negatives", negatives),
+                [float(share) for share in rho.split(",")],
+                pick_device(device),
+                wanted,
+                repeats,
+                progress,
+            )
+        ]
+    Console().print(table(rows))
+    if output is not None:
+        write_csv(output, rows)
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Numbers above 0, by comma.
+
+    Raises:
+        InputError: anything else, by the option's name.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"{option} {text!r}: expected whole numbers above 0, by comma")
+    return [int(part) for part in parts]
+
+
+def pick_device(name: str | None):  # type: ignore[no-untyped-def]
+    """The torch device of this name, or the best there is."""
+    import torch
+
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"--device {name!r}: expected cpu, or cuda where there is one")
+    return torch.device(name)
+
+
+def table(rows: list[dict[str, object]]):  # type: ignore[no-untyped-def]
+    """Rows as a rich table, one column per key."""
+    from rich.table import Table
+
+    drawn = Table(*rows[0].keys())
+    for row in rows:
+        drawn.add_row(*("" if value is None else str(value) for value in row.values()))
+    return drawn

@@ -1,0 +1,32 @@
+"""The presets in words: the command line, and docs that cannot drift from the code."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from raypo.cli import app
+from raypo.objectives import available_objectives
+from raypo.objectives.describe import describe, markdown_table
+
+DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
+
+
+def test_the_docs_table_is_the_code():
+    assert markdown_table() in DOCS.read_text()
+
+
+@pytest.mark.parametrize("name", available_objectives())
+def test_every_preset_has_a_source_and_a_meaning_for_each_option(name):
+    described = describe(name)
+    assert described.source
+    assert described.formula or name == "sft"
+    assert all(meaning for _, _, meaning in described.options)
+
+
+def test_the_command_lists_and_shows():
+    listed = CliRunner().invoke(app, ["objectives"], env={"COLUMNS": "140"})
+    assert all(name in listed.stdout for name in available_objectives())
+    shown = CliRunner().invoke(app, ["objectives", "napo"], env={"COLUMNS": "140"}).stdout
+    for text in ("2508.09653", "gamma_batch", "negatives shared", "rho", "0.7"):
+        assert text in shown
