@@ -92,6 +92,17 @@ class PolicyConfig(_Strict):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     lora: LoraConfig = LoraConfig()
     prompt: LocalPath | None = Field(None, description="template file; None is the built-in one")
+    max_prompt_tokens: PositiveInt | None = Field(
+        None,
+        description="longer prompts lose their oldest history items; None is the model's context "
+        "less the longest title",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute layers in backward: less memory, a third more time"
+    )
+    quantisation: Literal["4bit"] | None = Field(
+        None, description="of the base weights while training; needs a GPU and bitsandbytes"
+    )
 
 
 class OptimiserConfig(_Strict):
@@ -132,6 +143,9 @@ class _TrainingConfig(_Strict):
     cluster: ClusterConfig = ClusterConfig()
     validation: ValidationConfig = ValidationConfig()
     micro_batch: PositiveInt = Field(4, description="users per worker and forward pass")
+    token_budget: PositiveInt | None = Field(
+        None, description="tokens of a packed row; None packs a micro-batch into one row"
+    )
     accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
     epochs: PositiveInt = 1
     rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
@@ -217,6 +231,11 @@ class AlignConfig(_TrainingConfig):
 
     objective: ObjectiveConfig = ObjectiveConfig()
     negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
+    reference: Literal["precomputed", "on-the-fly"] = Field(
+        "precomputed",
+        description="reference log-probs: one pass before training, kept by content; or a frozen "
+        "copy of the adapter, one more forward pass a step",
+    )
     recommender: LocalPath | None = Field(
         None, description="run folder of the sequential recommender"
     )

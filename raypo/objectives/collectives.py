@@ -15,7 +15,9 @@ Without torch.distributed the batch at hand is the global batch and nothing is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +63,13 @@ class Collective:
 
     Attributes:
         group: torch.distributed group; None is the default one, where there is one.
+        seconds: spent in collectives so far.
         capacity: users that the gather of facts has room for: the widest batch seen, the same on
             every worker because every worker has seen the same sizes.
     """
 
     group: Group = None
+    seconds: float = 0.0
     capacity: int = 0
 
     @property
@@ -137,13 +141,21 @@ class Collective:
         """Sum of `values` over workers; carries no gradient."""
         values = values.detach().clone()
         if self.workers > 1:
-            dist.all_reduce(values, group=self.group)
+            with self._timed():
+                dist.all_reduce(values, group=self.group)
         return values
 
     def _all_gather(self, sent: Tensor) -> Tensor:
         received = sent.new_empty((self.workers, *sent.shape))
-        _all_gather(received.view(-1), sent.contiguous().view(-1), group=self.group)
+        with self._timed():
+            _all_gather(received.view(-1), sent.contiguous().view(-1), group=self.group)
         return received
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
 
 class _GatherValues(torch.autograd.Function):

@@ -75,6 +75,11 @@ class Objective:
         return isinstance(self.negatives, Shared) or self.needs_scores
 
     @property
+    def collective_seconds(self) -> float:
+        """Time spent so far in gathers and reductions between workers."""
+        return 0.0 if self._collective is None else self._collective.seconds
+
+    @property
     def needs_negatives(self) -> bool:
         """Whether batches need negatives: preference objectives do."""
         return True

@@ -21,6 +21,7 @@ class SftObjective:
     needs_reference: bool = False
     needs_recommender: bool = False
     needs_negatives: bool = False
+    collective_seconds: float = 0.0
 
     def train(self) -> None:
         """Nothing moves in it."""
@@ -48,6 +49,7 @@ class SftObjective:
         users, tokens = len(batch.chosen_logps), batch.chosen_lengths.sum().double()
         sums = torch.stack([negative.detach().double(), tokens, torch.tensor(users).to(tokens)])
         loss, total_tokens, total_users = collective.total(sums).tolist()
+        self.collective_seconds += collective.seconds
         return ObjectiveOutput(
             negative * (collective.workers / total_tokens),
             {"loss": loss / total_tokens, "logps/chosen": -loss / total_users},

@@ -12,16 +12,16 @@ import pandas as pd
 from raypo.config import EvaluateConfig, InputError
 from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
-from raypo.data.encoding import Encoder
 from raypo.data.prompts import load_template
 from raypo.evaluation.answers import match_answer
 from raypo.evaluation.metrics import summarise
 from raypo.evaluation.predictions import empty_predictions, write_predictions
 from raypo.evaluation.rules import popularity_scores, random_scores
 from raypo.orchestration.cluster import connect
-from raypo.policy.loading import check_adapter, load_tokenizer
+from raypo.policy.loading import check_adapter
 from raypo.recommenders.train import load_recommender, score_candidates
 from raypo.runs import Progress, no_progress, open_run, read_json, write_json
+from raypo.training.encoder import make_encoder
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[str, Any]:
@@ -93,8 +93,10 @@ def _ask_policy(
     from raypo.orchestration.score import score
 
     model_folder = resolve_model(config.policy.model)
-    template = load_template(config.policy.prompt)
-    encoder = Encoder(load_tokenizer(model_folder), template, dataset.titles)
+    engine = config.engine
+    # The engines' context is the shorter one, and both ways of answering read the same prompts.
+    room = engine.max_model_len - engine.max_new_tokens if "generate" in config.answers else None
+    encoder = make_encoder(config.policy, model_folder, dataset.titles, room)
     adapters = _adapters(config)
     predictions = {name: empty_predictions(rows) for name in adapters}
     for way in config.answers:

@@ -59,6 +59,8 @@ def load_policy(
     import peft
 
     model = load_base(config, model_folder)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.adapter is not None:
         check_adapter(config.adapter)
         try:
@@ -82,11 +84,30 @@ def load_base(config: PolicyConfig, model_folder: Path) -> Any:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {}
+    if config.quantisation == "4bit":
+        options = {
+            "quantization_config": _four_bit(_DTYPES[config.dtype]),
+            "device_map": {"": torch.cuda.current_device()},
+        }
     return AutoModelForCausalLM.from_pretrained(
         model_folder,
         dtype=_DTYPES[config.dtype],
         attn_implementation="sdpa",
         use_safetensors=True,
+        **options,
+    )
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    """QLoRA's 4-bit NormalFloat (arXiv 2305.14314), computed in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

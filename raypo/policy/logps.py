@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from raypo.policy.attention import Kind, Layout, kind_for, use_packed_attention
 from raypo.policy.packing import PackedResponses
 
 # Places whose logits exist at once: 1024 x 49,152 float32 values are 0.2 GB.
@@ -35,18 +36,33 @@ class PackedPolicy(nn.Module):
     root module's forward: everything that touches weights has to happen inside it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, attention: Kind | None = None) -> None:
+        """Wrap a decoder.
+
+        Args:
+            model: plain or PEFT-wrapped; its attention is replaced by `packed_attention`, which is
+                SDPA wherever nothing is packed.
+            attention: None takes what is fastest on the device at hand.
+
+        Raises:
+            ValueError: the decoder's attention cannot be replaced.
+        """
         super().__init__()
         self.model = model
+        self._attention = attention
+        use_packed_attention(_causal_lm(model))
 
     def forward(self, packed: PackedResponses) -> Tensor:
         """Summed log-probs [B, M] in float32."""
         causal_lm = _causal_lm(self.model)
+        layout = Layout(packed, self._attention or kind_for(packed.tokens.device))
         hidden = causal_lm.get_decoder()(
             input_ids=packed.tokens,
-            attention_mask=packed.attention_mask(),
+            # Four dimensions keep transformers from making a mask of its own; nothing reads it.
+            attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
             position_ids=packed.positions,
             use_cache=False,
+            packed_layout=layout,
         ).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
         token_logps = _token_logps(causal_lm, hidden, packed)
@@ -58,8 +74,7 @@ def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
     """Log-probs of every response given its prompt, the prompt computed once.
 
     Args:
-        model: a transformers decoder, plain or PEFT-wrapped, under DeepSpeed or not; with
-            `attn_implementation="sdpa"`.
+        model: a transformers decoder, plain or PEFT-wrapped, under DeepSpeed or not.
         packed: rows of `pack_responses`; moved to the model's device.
     """
     packed = packed.to(next(model.parameters()).device)

@@ -1,19 +1,20 @@
-"""Shared-prefix packing: a prompt once, followed by all of its responses, in one row.
+"""Shared-prefix packing: a prompt once, followed by all of its responses; users side by side.
 
-Row of one user with m responses: prompt, response 1, ..., response m, padding. Each response sees
-the prompt and itself alone, and its positions go on where the prompt ends, so that its log-probs
-are those of the plain sequence prompt + response. A response's last token is predicted but never
-read, so it takes no place in the row; and the prompt's last token, which predicts every response's
-first token, is one place for all of them.
+A user's block: prompt, response 1, ..., response m. Each response sees the prompt and itself alone,
+and its positions go on where the prompt ends, so that its log-probs are those of the plain sequence
+prompt + response. A response's last token is predicted but never read, so it takes no place in the
+row; and the prompt's last token, which predicts every response's first token, is one place for all
+of them. Blocks of different lengths share a row up to a token budget, so that next to nothing of a
+row is padding; no block is cut, and none sees another.
 
-Shapes: B users, M responses per user, T row length, S places that predict something, N predicted
-tokens in all.
+Shapes: B users, M responses per user, R rows, T row length, S places that predict something, N
+predicted tokens in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -22,103 +23,147 @@ _PADDING = -1
 
 
 @dataclass(frozen=True)
+class Block:
+    """Where a user lies: columns [start, start + length) of a row, the prompt first.
+
+    Attributes:
+        row: of the packed rows. start: first column.
+        prompt: tokens of the prompt. length: tokens of prompt and responses.
+    """
+
+    row: int
+    start: int
+    prompt: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """One past the block's last column."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
 class PackedResponses:
     """Token rows and where in them the responses are predicted.
 
     Attributes:
-        tokens: [B, T] token ids.
-        positions: [B, T] rotary positions; a response's go on from its prompt.
-        segments: [B, T] 0 prompt, 1..M the response, -1 padding.
-        sources: [S] flat places (row * T + column) whose hidden state predicts a token, ascending.
+        tokens: [R, T] token ids.
+        positions: [R, T] positions; a response's go on from its prompt.
+        segments: [R, T] 0 prompt, 1..M the response, -1 padding.
+        users: [R, T] whose token it is, -1 padding.
+        sources: [S] flat places (row * T + column) whose hidden state predicts a token.
         source_of: [N] which of `sources` predicts the token, ascending.
         targets: [N] the predicted token.
         response_of: [N] flat response (user * M + response) that the token belongs to.
         lengths: [B, M] response tokens, end-of-sequence included.
+        blocks: of each user, in the order of rows and columns.
     """
 
     tokens: Tensor
     positions: Tensor
     segments: Tensor
+    users: Tensor
     sources: Tensor
     source_of: Tensor
     targets: Tensor
     response_of: Tensor
     lengths: Tensor
+    blocks: tuple[Block, ...]
 
     def to(self, device: torch.device | str) -> PackedResponses:
         """The same rows on another device."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
-        return PackedResponses(**moved)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "blocks"}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
-    def attention_mask(self) -> Tensor:
-        """Boolean [B, 1, T, T], True where the query (row) may attend to the key (column)."""
-        segments = self.segments
-        width = segments.shape[1]
-        causal = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-        query, key = segments[:, :, None], segments[:, None, :]
-        visible = (causal & ((key == 0) | (key == query))) | torch.eye(
-            width, dtype=torch.bool, device=segments.device
-        )
-        return visible[:, None]
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are computed, each once."""
+        return sum(block.length for block in self.blocks)
 
     @property
     def padding_share(self) -> float:
         """Share of the rows' places that hold no token."""
-        return float((self.segments == _PADDING).float().mean())
+        return 1 - self.num_tokens / self.tokens.numel()
 
 
 def pack_responses(
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Sequence[int]]],
     pad_token_id: int,
+    token_budget: int | None = None,
+    multiple_of: int = 1,
 ) -> PackedResponses:
-    """Lay out each user's prompt and responses as one row.
+    """Lay out users' prompts and responses in rows.
 
     Args:
         prompts: B token id lists, none empty.
         responses: B lists of M token id lists, none empty; each ends with the end-of-sequence
             token if that is to be scored too.
         pad_token_id: fills rows up to the longest; never attended to.
+        token_budget: tokens of a row, by first fit in the given order; a longer user gets a row
+            alone. None puts everyone in one row.
+        multiple_of: rows are padded to a multiple of it, for kernels that work in blocks.
 
     Raises:
         ValueError: empty prompt or response, or users with different numbers of responses.
     """
     _check(prompts, responses)
-    rows = [_row(prompt, answers) for prompt, answers in zip(prompts, responses, strict=True)]
-    width = max(len(row.tokens) for row in rows)
+    users = [_user(prompt, answers) for prompt, answers in zip(prompts, responses, strict=True)]
+    rows = _first_fit([len(user.tokens) for user in users], token_budget)
+    longest = max(sum(len(users[index].tokens) for index in row) for row in rows)
+    width = -(-longest // multiple_of) * multiple_of
     per_user = len(responses[0])
+    columns: dict[str, list[list[int]]] = {name: [] for name in _FILLS}
+    blocks: list[Block] = []
     sources: list[int] = []
     source_of: list[int] = []
     targets: list[int] = []
     response_of: list[int] = []
-    for user, row in enumerate(rows):
-        for column, predicted in row.predictions:
-            for response, token in predicted:
-                source_of.append(len(sources))
-                targets.append(token)
-                response_of.append(user * per_user + response)
-            sources.append(user * width + column)
+    for number, row in enumerate(rows):
+        filled: dict[str, list[int]] = {name: [] for name in _FILLS}
+        for index in row:
+            user = users[index]
+            start = len(filled["tokens"])
+            for column, predicted in user.predictions:
+                for response, token in predicted:
+                    source_of.append(len(sources))
+                    targets.append(token)
+                    response_of.append(index * per_user + response)
+                sources.append(number * width + start + column)
+            filled["tokens"] += user.tokens
+            filled["positions"] += user.positions
+            filled["segments"] += user.segments
+            filled["users"] += [index] * len(user.tokens)
+            blocks.append(Block(number, start, len(prompts[index]), len(user.tokens)))
+        for name, values in filled.items():
+            columns[name].append(values)
     return PackedResponses(
-        tokens=_pad([row.tokens for row in rows], width, pad_token_id),
-        positions=_pad([row.positions for row in rows], width, 0),
-        segments=_pad([row.segments for row in rows], width, _PADDING),
+        **{
+            name: _pad(columns[name], width, pad_token_id if fill is None else fill)
+            for name, fill in _FILLS.items()
+        },
         sources=torch.tensor(sources),
         source_of=torch.tensor(source_of),
         targets=torch.tensor(targets),
         response_of=torch.tensor(response_of),
         lengths=torch.tensor([[len(answer) for answer in answers] for answers in responses]),
+        blocks=tuple(blocks),
     )
 
 
+# What padding holds in each [R, T] tensor; None is the padding token.
+_FILLS = {"tokens": None, "positions": 0, "segments": _PADDING, "users": _PADDING}
+
+
 @dataclass(frozen=True)
-class _Row:
+class _User:
     tokens: list[int]
     positions: list[int]
     segments: list[int]
     predictions: list[tuple[int, list[tuple[int, int]]]]  # column -> (response, token) predicted
 
 
-def _row(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _Row:
+def _user(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _User:
     tokens, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
     firsts = [(index, response[0]) for index, response in enumerate(responses)]
     predictions = [(len(prompt) - 1, firsts)]
@@ -128,7 +173,24 @@ def _row(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _Row:
             tokens.append(response[offset])
             positions.append(len(prompt) + offset)
             segments.append(index + 1)
-    return _Row(tokens, positions, segments, predictions)
+    return _User(tokens, positions, segments, predictions)
+
+
+def _first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
+    """Indices of each row: every user in the first row with room, in the given order."""
+    if budget is None:
+        return [list(range(len(lengths)))]
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index, length in enumerate(lengths):
+        fitting = next((row for row, left in enumerate(room) if left >= length), None)
+        if fitting is None:
+            rows.append([index])
+            room.append(budget - length)
+        else:
+            rows[fitting].append(index)
+            room[fitting] -= length
+    return rows
 
 
 def _pad(rows: Sequence[list[int]], width: int, value: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from raypo.policy.attention import row_multiple
 from raypo.policy.logps import response_logps
 from raypo.policy.packing import pack_responses
 
@@ -21,25 +22,18 @@ def score_responses(
 ) -> Tensor:
     """Summed log-probs [users, responses] of every response, in float32 on the CPU.
 
-    Users are scored in order of length, so that rows of one pass need little padding.
-
     Args:
         model: a policy, in evaluation mode.
         prompts: token ids, one list per user.
         responses: token ids, the same number of responses for every user.
-        pad_token_id: fills rows up to the longest of a pass.
+        pad_token_id: fills rows where a kernel wants whole blocks.
         batch_size: users per forward pass.
     """
-    lengths = [
-        len(prompt) + sum(map(len, answers))
-        for prompt, answers in zip(prompts, responses, strict=True)
-    ]
-    order = sorted(range(len(prompts)), key=lengths.__getitem__)
-    scores = torch.empty(len(prompts), len(responses[0]) if responses else 0)
-    for start in range(0, len(order), batch_size):
-        users = order[start : start + batch_size]
+    passes = []
+    for start in range(0, len(prompts), batch_size):
+        users = slice(start, start + batch_size)
         packed = pack_responses(
-            [prompts[user] for user in users], [responses[user] for user in users], pad_token_id
+            prompts[users], responses[users], pad_token_id, multiple_of=row_multiple()
         )
-        scores[users] = response_logps(model, packed).sums.cpu()
-    return scores
+        passes.append(response_logps(model, packed).sums.cpu())
+    return torch.cat(passes) if passes else torch.empty(0, 0)

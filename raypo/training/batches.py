@@ -116,6 +116,8 @@ class BatchMaker:
     encoder: Encoder
     pad_token_id: int
     negatives: int
+    token_budget: int | None = None
+    row_multiple: int = 1
 
     def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
         """The batch of these training rows with this epoch's candidates and negatives."""
@@ -134,7 +136,9 @@ class BatchMaker:
             for target, items in zip(targets, rejected, strict=True)
         ]
         return Batch(
-            packed=pack_responses(prompts, responses, self.pad_token_id),
+            packed=pack_responses(
+                prompts, responses, self.pad_token_id, self.token_budget, self.row_multiple
+            ),
             chosen_items=torch.tensor(targets),
             rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),
             history_items=pad_sequences(histories),

@@ -11,18 +11,19 @@ import torch.distributed as dist
 from raypo.config import AlignConfig, InputError, SftConfig
 from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
-from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
 from raypo.data.prompts import load_template
 from raypo.objectives import build_objective, compose_objective
-from raypo.policy.loading import check_adapter, load_policy, load_tokenizer
+from raypo.policy.attention import row_multiple
+from raypo.policy.loading import check_adapter, load_policy
 from raypo.recommenders.train import load_recommender
-from raypo.runs import Progress
+from raypo.runs import Progress, cache_folder, file_hash, read_json, value_hash
 from raypo.training.batches import BatchMaker, Plan, make_plan
 from raypo.training.checkpoint import read_checkpoint
+from raypo.training.encoder import make_encoder
 from raypo.training.engine import Engine, make_engine
 from raypo.training.loop import Job, Reporter
-from raypo.training.reference import ReferenceLogps, compute_reference
+from raypo.training.reference import FrozenAdapter, KeptReference, Reference, compute_reference
 
 TrainingConfig = SftConfig | AlignConfig
 
@@ -39,6 +40,10 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
     if config.policy.adapter is not None:
         check_adapter(config.policy.adapter)
     objective = make_objective(config)
+    if config.policy.quantisation is not None and config.cluster.gpus_per_worker == 0:
+        raise InputError(
+            "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
+        )
     if isinstance(config, AlignConfig):
         if objective.needs_recommender and config.recommender is None:
             raise InputError(
@@ -98,8 +103,7 @@ def build_job(
     """
     dataset, plan = check_inputs(config)
     model_folder = resolve_model(config.policy.model)
-    tokenizer = load_tokenizer(model_folder)
-    encoder = Encoder(tokenizer, load_template(config.policy.prompt), dataset.titles)
+    encoder = make_encoder(config.policy, model_folder, dataset.titles)
     negatives = config.negatives if isinstance(config, AlignConfig) else 0
     candidates = TrainingCandidates(
         dataset.train, dataset.num_items, dataset.info["options"]["candidates"], config.seed
@@ -109,7 +113,13 @@ def build_job(
         objective=make_objective(config),
         plan=plan,
         make_batch=BatchMaker(
-            dataset.train, candidates, encoder, tokenizer.pad_token_id, negatives
+            dataset.train,
+            candidates,
+            encoder,
+            encoder.tokenizer.pad_token_id,
+            negatives,
+            config.token_budget,
+            row_multiple(),
         ),
         optimiser=config.optimiser,
         validation=config.validation,
@@ -121,7 +131,8 @@ def build_job(
     if isinstance(config, AlignConfig) and config.recommender is not None:
         job.recommender = load_recommender(config.recommender).to(job.engine.device)
     if job.objective.needs_reference:
-        job.reference = _reference(config, job)
+        assert isinstance(config, AlignConfig)
+        job.reference = _reference(config, job, model_folder, dataset)
     if checkpoint is not None:
         job.state = read_checkpoint(checkpoint, job.engine)
     return job
@@ -141,12 +152,19 @@ def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
     )
 
 
-def _reference(config: TrainingConfig, job: Job) -> ReferenceLogps:
-    """Kept values if the first worker has them, else computed by all and kept by the first."""
-    file = config.output / "reference.safetensors"
-    kept: list[ReferenceLogps | None] = [None]
+def _reference(config: AlignConfig, job: Job, model_folder: Path, dataset: Dataset) -> Reference:
+    """A frozen copy of the adapter, or kept log-probs: found by content, else computed by all."""
+    if config.reference == "on-the-fly":
+        if config.cluster.zero_stage == 3:
+            raise InputError(
+                "reference on-the-fly: ZeRO stage 3 partitions the adapter, of which a frozen copy "
+                "cannot take the place; use reference=precomputed or cluster.zero_stage=2"
+            )
+        return FrozenAdapter(job.engine)
+    file = cache_folder() / "reference" / f"{_reference_hash(config, model_folder, dataset)}.st"
+    kept: list[KeptReference | None] = [None]
     if job.worker == 0 and file.exists():
-        kept = [ReferenceLogps.load(file)]
+        kept = [KeptReference.load(file)]
     if dist.is_initialized():
         dist.broadcast_object_list(kept)
     if kept[0] is not None:
@@ -155,3 +173,33 @@ def _reference(config: TrainingConfig, job: Job) -> ReferenceLogps:
     if job.worker == 0:
         reference.save(file)
     return reference
+
+
+def _reference_hash(config: AlignConfig, model_folder: Path, dataset: Dataset) -> str:
+    """Of all that reference log-probs depend on, wherever it lies."""
+    assert config.policy.adapter is not None
+    weights = sorted(model_folder.glob("*.safetensors"))
+    return value_hash(
+        [
+            _REFERENCE_FORMAT,
+            file_hash(model_folder / "config.json"),
+            [(file.name, _fingerprint(file)) for file in weights],
+            file_hash(config.policy.adapter / "adapter_model.safetensors"),
+            read_json(config.policy.adapter / "adapter_config.json").get("lora_alpha"),
+            load_template(config.policy.prompt),
+            [config.policy.dtype, config.policy.quantisation, config.policy.max_prompt_tokens],
+            dataset.info["files"],
+            [config.rows, config.epochs, config.seed, config.negatives, config.users_per_step],
+        ]
+    )
+
+
+def _fingerprint(file: Path) -> str:
+    """Content of a file; of a large one its size and time, since reading it would take minutes."""
+    status = file.stat()
+    large = status.st_size > 1 << 30
+    return value_hash([status.st_size, status.st_mtime_ns]) if large else file_hash(file)
+
+
+# Raised where a change makes kept values other than what would be computed.
+_REFERENCE_FORMAT = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from raypo.runs import Progress
 from raypo.training.batches import Batch, BatchMaker, Plan
 from raypo.training.checkpoint import TrainingState, write_checkpoint
 from raypo.training.engine import Engine
-from raypo.training.reference import ReferenceLogps
+from raypo.training.phases import Phases
+from raypo.training.reference import Reference
 from raypo.training.schedule import learning_rate
 from raypo.training.validation import validate
 
@@ -60,7 +60,7 @@ class Job:
     reporter: Reporter
     progress: Progress
     worker: int = 0
-    reference: ReferenceLogps | None = None
+    reference: Reference | None = None
     recommender: SASRec | None = None
     state: TrainingState = field(default_factory=TrainingState)
 
@@ -75,11 +75,8 @@ def run(job: Job) -> TrainingState:
     job.objective.load_state_dict(job.state.objective)
     job.objective.train()
     for step in range(job.state.step, job.plan.total_steps):
-        started = time.perf_counter()
         metrics = _step(job, step)
         job.state.step = step + 1
-        metrics["seconds"] = time.perf_counter() - started
-        metrics["tokens_per_second"] = metrics.pop("tokens") / metrics["seconds"]
         if _validates_at(job, step + 1):
             _validate_and_keep(job, metrics)
         else:
@@ -96,37 +93,52 @@ def _step(job: Job, step: int) -> dict[str, Any]:
     rate = learning_rate(
         step, job.plan.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_share
     )
+    phases = Phases(job.engine.device)
+    collective_seconds = job.objective.collective_seconds
     sums: dict[str, float] = {}
-    tokens = 0
+    tokens, padding = 0, 0.0
     for micro in range(job.plan.accumulation):
-        batch = job.make_batch(*job.plan.micro(step, micro, job.worker))
-        packed = batch.packed.to(job.engine.device)
-        out = job.objective(_preference_batch(job, batch, job.engine.logps(packed)))
-        _refuse_non_finite(out.loss, step, batch)
-        job.engine.backward(out.loss)
-        tokens += int((batch.packed.segments >= 0).sum())
+        with phases.phase("data"):
+            batch = job.make_batch(*job.plan.micro(step, micro, job.worker))
+            packed = batch.packed.to(job.engine.device)
+        with phases.phase("reference"):
+            reference = job.reference(batch) if job.reference is not None else None
+        with phases.phase("forward"):
+            logps = job.engine.logps(packed)
+        with phases.phase("objective"):
+            out = job.objective(_preference_batch(job, batch, logps, reference))
+            _refuse_non_finite(out.loss, step, batch)
+        with phases.phase("backward"):
+            job.engine.backward(out.loss)
+        tokens += batch.packed.num_tokens
+        padding += batch.packed.padding_share / job.plan.accumulation
         for key, value in out.metrics.items():
             sums[key] = sums.get(key, 0.0) + value / job.plan.accumulation
-    norm = job.engine.step(rate)
+    with phases.phase("optimiser"):
+        norm = job.engine.step(rate)
     job.state.objective = job.objective.state_dict()
+    spent = job.objective.collective_seconds - collective_seconds
     return {
         "step": step + 1,
         "epoch": step // job.plan.steps_per_epoch,
         **sums,
         "gradient_norm": norm,
         "learning_rate": rate,
-        "tokens": tokens * job.plan.workers,
+        "padding_share": padding,
+        "prompts_cut": job.make_batch.encoder.cut_prompts,
+        **phases.metrics(tokens * job.plan.workers, spent),
     }
 
 
-def _preference_batch(job: Job, batch: Batch, logps: Tensor) -> PreferenceBatch:
+def _preference_batch(
+    job: Job, batch: Batch, logps: Tensor, reference: tuple[Tensor, Tensor] | None
+) -> PreferenceBatch:
     device = job.engine.device
     lengths = batch.packed.lengths.to(device)
     optional: dict[str, Any] = {}
-    if job.reference is not None:
-        chosen, rejected = job.reference(batch)
-        optional["reference_chosen_logps"] = chosen.to(device)
-        optional["reference_rejected_logps"] = rejected.to(device)
+    if reference is not None:
+        optional["reference_chosen_logps"] = reference[0].to(device)
+        optional["reference_rejected_logps"] = reference[1].to(device)
     if job.recommender is not None:
         with torch.no_grad():
             optional["user_embeddings"] = job.recommender.embed(batch.history_items.to(device))

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from raypo.data.encoding import Encoder
+from raypo.policy.attention import row_multiple
 from raypo.policy.packing import pack_responses
 from raypo.training.engine import Engine
 
@@ -39,6 +40,7 @@ def validate(
             ],
             [[encoder.response(int(item)) for item in items] for items in batch["candidates"]],
             pad_token_id,
+            multiple_of=row_multiple(),
         )
         best = engine.logps(packed.to(engine.device)).argmax(dim=1).tolist()
         for index, top, items, target in zip(

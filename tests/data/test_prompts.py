@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_prompt_is_the_rendered_text(encoder: Encoder) -> None:
     tokens = encoder.prompt([0], [1, 3])
     assert encoder.decode(tokens) == text
     assert encoder.tokenizer.eos_token_id not in tokens
+
+
+def test_a_long_prompt_loses_its_oldest_history_alone(encoder: Encoder) -> None:
+    history = [0, 1, 2, 3] * 5
+    whole = encoder.prompt(history, [1, 3])
+    kept = encoder.prompt(history[4:], [1, 3])
+    short = replace(encoder, max_prompt_tokens=len(kept))
+    assert short.prompt(history, [1, 3]) == kept and short.cut_prompts == 1
+    assert replace(encoder, max_prompt_tokens=len(whole)).prompt(history, [1, 3]) == whole
+    with pytest.raises(InputError, match=r"2 candidates takes \d+ tokens .* more than the 5"):
+        replace(encoder, max_prompt_tokens=5).prompt(history, [1, 3])
 
 
 def test_response_is_the_title_and_ends(encoder: Encoder) -> None:

@@ -3,11 +3,22 @@
 import peft
 import pytest
 import torch
-from transformers import GemmaConfig, LlamaConfig, Qwen2Config
+from transformers import (
+    BloomConfig,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from raypo.policy import logps as logps_module
 from raypo.policy import pack_responses, response_logps
+from raypo.policy.logps import PackedPolicy
 from raypo.policy.scoring import score_responses
 
 SIZES = {
@@ -22,16 +33,35 @@ SIZES = {
 CONFIGS = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=True),
     "qwen2": Qwen2Config(**SIZES),
+    "qwen3": Qwen3Config(**SIZES, head_dim=8),
     "gemma": GemmaConfig(**SIZES, head_dim=8),
-}
+    # Windows shorter than the prompts, so that they cut.
+    "gemma2": Gemma2Config(
+        **SIZES, head_dim=8, sliding_window=4, attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
+    "mistral": MistralConfig(**SIZES, head_dim=8, sliding_window=4),
+    "gpt2": GPT2Config(
+        vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=128,
+        attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
+    ),
+    "opt": OPTConfig(
+        vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=128, word_embed_proj_dim=32, dropout=0.0, attention_dropout=0.0,
+    ),
+}  # fmt: skip
 PROMPTS = [[5, 6, 7, 8, 9], [11, 12, 13]]
 RESPONSES = [[[20, 21, 2], [22, 2], [23, 24, 25, 26, 2]], [[30, 2], [20, 31, 32, 2], [2]]]
 
 
 def lora_model(name: str) -> peft.PeftModel:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa")
-    lora = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    # Gemma 2's caps exist in transformers' eager attention alone.
+    attention = "eager" if name == "gemma2" else "sdpa"
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation=attention)
+    lora = peft.LoraConfig(
+        r=4, target_modules="all-linear", task_type="CAUSAL_LM", fan_in_fan_out=name == "gpt2"
+    )
     model = peft.get_peft_model(model, lora)
     for parameter in model.parameters():  # LoRA's B starts at zero: move it off
         if parameter.requires_grad:
@@ -50,29 +80,73 @@ def lora_gradients(model: torch.nn.Module, loss: torch.Tensor) -> list[torch.Ten
     return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
 
 
-@pytest.mark.parametrize("chunk", [1024, 3])
-@pytest.mark.parametrize("name", CONFIGS)
-def test_values_and_lora_gradients_equal_the_plain_computation(name, chunk, monkeypatch):
-    monkeypatch.setattr(logps_module, "_CHUNK", chunk)
-    model = lora_model(name)
-    weights = torch.tensor([[1.0, -0.5, 0.3], [0.7, -1.2, 0.1]])
+WEIGHTS = torch.tensor([[1.0, -0.5, 0.3], [0.7, -1.2, 0.1]])
 
-    packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0))
-    plain = torch.stack(
+
+def plain_batch(model: torch.nn.Module) -> torch.Tensor:
+    return torch.stack(
         [
             torch.stack([plain_logps(model, prompt, response) for response in answers])
             for prompt, answers in zip(PROMPTS, RESPONSES, strict=True)
         ]
     )
 
-    torch.testing.assert_close(packed.sums, plain, atol=1e-4, rtol=1e-4)
-    assert packed.lengths.tolist() == [[3, 2, 5], [2, 4, 1]]
-    for ours, theirs in zip(
-        lora_gradients(model, (weights * packed.sums).sum()),
-        lora_gradients(model, (weights * plain).sum()),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+def check_equal(model: torch.nn.Module, sums: torch.Tensor, plain: torch.Tensor) -> None:
+    torch.testing.assert_close(sums, plain, atol=1e-5, rtol=1e-5)
+    wanted = lora_gradients(model, (WEIGHTS * plain).sum())
+    got = lora_gradients(model, (WEIGHTS * sums).sum())
+    for ours, theirs in zip(got, wanted, strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(ours, theirs, atol=1e-5 * max(1.0, scale), rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1024, 3])
+@pytest.mark.parametrize("budget", [None, 1])  # one row for all, or a row for each
+@pytest.mark.parametrize("name", CONFIGS)
+def test_values_and_lora_gradients_equal_the_plain_computation(name, budget, chunk, monkeypatch):
+    monkeypatch.setattr(logps_module, "_CHUNK", chunk)
+    model = lora_model(name)
+    plain = plain_batch(model)
+    packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0, token_budget=budget)
+    answer = response_logps(model, packed)
+    assert answer.lengths.tolist() == [[3, 2, 5], [2, 4, 1]]
+    check_equal(model, answer.sums, plain)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_that_scores_packed_rows_still_computes_plain_ones(name):
+    model = lora_model(name)
+    before = plain_batch(model)
+    response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0))
+    torch.testing.assert_close(plain_batch(model), before)
+
+
+@pytest.mark.filterwarnings("ignore")  # uncompiled, FlexAttention warns that it is slow
+@pytest.mark.parametrize("name", ["llama", "gemma2", "mistral"])
+def test_flex_attention_gives_the_same(name):
+    model = lora_model(name)
+    plain = plain_batch(model)
+    packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0, token_budget=12, multiple_of=16)
+    with torch.no_grad():  # FlexAttention has no backward on the CPU
+        flexed = PackedPolicy(model, attention="flex")(packed)
+    torch.testing.assert_close(flexed, plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_gradient_checkpointing_changes_nothing(name):
+    model = lora_model(name)
+    plain = plain_batch(model)
+    packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0)
+    model.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    check_equal(model, response_logps(model, packed).sums, plain)
+
+
+def test_a_decoder_with_attention_of_its_own_is_refused():
+    config = BloomConfig(vocab_size=97, hidden_size=32, n_layer=1, n_head=4)
+    with pytest.raises(ValueError, match="BloomForCausalLM computes attention in code of its own"):
+        PackedPolicy(AutoModelForCausalLM.from_config(config))
 
 
 def test_float64_agreement_is_at_rounding_level():

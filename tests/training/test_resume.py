@@ -13,7 +13,9 @@ from raypo.config import (
 from raypo.data.prepare import prepare
 from raypo.recommenders.train import train_recommender
 from raypo.runs import read_metrics
+from raypo.training import job
 from raypo.training.local import train_locally
+from raypo.training.phases import PHASES
 
 pytestmark = pytest.mark.slow
 
@@ -68,14 +70,29 @@ def stopping_at(step):
     return progress
 
 
-@pytest.mark.parametrize("objective", ["napo", "s-dpo"])
-def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective):
+@pytest.fixture(autouse=True)
+def cached_references(tmp_path, monkeypatch):
+    """The folder of kept reference log-probs, apart from the user's."""
+    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "reference"
+
+
+def timing(key):
+    return key in ("seconds", "tokens_per_second") or key.startswith("time/")
+
+
+@pytest.mark.parametrize(
+    ("objective", "reference"),
+    [("napo", "precomputed"), ("s-dpo", "precomputed"), ("s-dpo", "on-the-fly")],
+)
+def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective, reference):
     data, recommender, adapter = inputs
 
     def config(name):
         values = settings(data, tmp_path / name)
         values["policy"] = values["policy"] | {"adapter": adapter}
         values |= {"recommender": recommender, "objective": {"name": objective}, "negatives": 3}
+        values["reference"] = reference
         return parse_config(AlignConfig, values, "test")
 
     train_locally(config("whole"))
@@ -87,7 +104,7 @@ def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective)
     whole, resumed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "stopped")
     assert [line["step"] for line in resumed] == list(range(1, 13))
     for one, other in zip(whole, resumed, strict=True):
-        kept = {key for key in one if key not in ("seconds", "tokens_per_second")}
+        kept = {key for key in one if not timing(key)}
         assert {key: other[key] for key in kept} == pytest.approx(
             {key: one[key] for key in kept}, rel=1e-6
         )
@@ -95,6 +112,42 @@ def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective)
         # The reference is the policy that alignment started from, so the first gap is nought.
         assert whole[0]["loss"] == pytest.approx(np.log(4), rel=1e-4)
         assert whole[-1]["loss"] != pytest.approx(np.log(4), rel=1e-4)
+
+
+def test_both_references_give_the_same_numbers_and_the_kept_one_is_found_again(
+    inputs, tmp_path, cached_references
+):
+    data, recommender, adapter = inputs
+    losses = {}
+    for name, reference in (
+        ("kept", "precomputed"),
+        ("again", "precomputed"),
+        ("copy", "on-the-fly"),
+    ):
+        values = settings(data, tmp_path / name) | {"recommender": recommender, "negatives": 3}
+        values["policy"] = values["policy"] | {"adapter": adapter}
+        values |= {"objective": {"name": "s-dpo+ns"}, "reference": reference}
+        notes = []
+        train_locally(
+            parse_config(AlignConfig, values, "test"),
+            lambda done, total, note="", notes=notes: notes.append(note),
+        )
+        losses[name] = [line["loss"] for line in read_metrics(tmp_path / name)]
+        assert ("reference log-probs" in notes) == (name == "kept")
+    assert len(list(cached_references.iterdir())) == 1
+    assert losses["again"] == losses["kept"]
+    assert losses["copy"] == pytest.approx(losses["kept"], rel=1e-6)
+
+
+def test_every_step_tells_where_its_time_went(inputs, tmp_path):
+    data, _, _ = inputs
+    values = settings(data, tmp_path / "run") | {"token_budget": 300}
+    train_locally(parse_config(SftConfig, values, "test"))
+    for line in read_metrics(tmp_path / "run"):
+        shares = [line[f"time/{phase}"] for phase in PHASES]
+        assert min(shares) >= 0 and 0.8 < sum(shares) <= 1
+        assert 0 <= line["padding_share"] < 1
+        assert line["prompts_cut"] == 0
 
 
 def test_the_best_and_the_last_checkpoint_are_kept(inputs, tmp_path):
