@@ -85,3 +85,69 @@ def table(rows: list[dict[str, object]]):  # type: ignore[no-untyped-def]
     for row in rows:
         drawn.add_row(*("" if value is None else str(value) for value in row.values()))
     return drawn
+
+
+Model = Annotated[str, typer.Option(help="folder or built-in model")]
+Data = Annotated[Path | None, typer.Option(help="prepared data set, else MovieLens-100K")]
+
+
+@bench_app.command("policy")
+def policy(
+    model: Model = "smollm2-135m-instruct",
+    data: Data = None,
+    users: Annotated[int, typer.Option(help="users of a batch")] = 2,
+    negatives: Annotated[str, typer.Option(help="negatives per user")] = "3,7,15,19",
+    ways: Annotated[str, typer.Option(help="beside sft")] = "naive,tight,packed",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
+    rank: Annotated[int, typer.Option(help="of the adapter")] = 8,
+    repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
+    seed: int = 0,
+    output: Output = None,
+    plot: Annotated[Path | None, typer.Option(help="picture to draw besides the table")] = None,
+) -> None:
+    """Seconds and memory of a training step's forward and backward, by number of negatives."""
+    from rich.console import Console
+
+    from raypo.bench.inputs import load_inputs
+    from raypo.bench.measure import write_csv
+    from raypo.bench.plot import draw_policy
+    from raypo.bench.policy import WAYS, bench_policy
+
+    counts = whole_numbers("--negatives", negatives)
+    unknown = sorted(set(ways.split(",")) - set(WAYS))
+    if unknown or dtype not in ("float32", "bfloat16"):
+        raise InputError(f"expected --ways of {', '.join(WAYS)} and --dtype float32 or bfloat16")
+    policy, drawn, pad, _ = load_inputs(model, data, users, max(counts), dtype, rank, seed)
+    with shown("policy") as progress:
+        costs = bench_policy(policy, drawn, pad, counts, ways.split(","), repeats, progress)
+    rows = [cost.row() for cost in costs]
+    Console(width=120).print(table(rows))
+    if output is not None:
+        write_csv(output, rows)
+    if plot is not None:
+        draw_policy(costs, plot, f"{model}, {users} users, {dtype}")
+
+
+@bench_app.command("scorer")
+def scorer(
+    model: Model = "smollm2-135m-instruct",
+    data: Data = None,
+    users: Annotated[int, typer.Option(help="users of a round")] = 8,
+    candidates: Annotated[int, typer.Option(help="scored for each user")] = 20,
+    batch: Annotated[int, typer.Option(help="users per packed pass")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
+    repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Users per second of ranking candidates: the packed scorer beside vLLM's prompt_logprobs."""
+    from rich.console import Console
+
+    from raypo.bench.measure import write_csv
+    from raypo.bench.scorer import bench_scorer
+
+    with shown("scorer") as progress:
+        rows = bench_scorer(model, data, users, candidates, batch, dtype, repeats, seed, progress)
+    Console(width=120).print(table(rows))
+    if output is not None:
+        write_csv(output, rows)

@@ -50,11 +50,11 @@ class PackedPolicy(nn.Module):
         super().__init__()
         self.model = model
         self._attention = attention
-        use_packed_attention(_causal_lm(model))
+        use_packed_attention(causal_lm_of(model))
 
     def forward(self, packed: PackedResponses) -> Tensor:
         """Summed log-probs [B, M] in float32."""
-        causal_lm = _causal_lm(self.model)
+        causal_lm = causal_lm_of(self.model)
         layout = Layout(packed, self._attention or kind_for(packed.tokens.device))
         hidden = causal_lm.get_decoder()(
             input_ids=packed.tokens,
@@ -83,7 +83,8 @@ def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
     return ResponseLogps(sums=policy(packed), lengths=packed.lengths)
 
 
-def _causal_lm(model: nn.Module) -> Any:
+def causal_lm_of(model: nn.Module) -> Any:
+    """The transformers model itself, without what PEFT wraps around it."""
     peft_base = getattr(model, "get_base_model", None)
     return peft_base() if peft_base is not None else model
 
