@@ -146,7 +146,7 @@ def _requests(
         encoder.prompt(history, candidates)
         for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
     ]
-    sampling = {"temperature": 0.0, "max_tokens": max_new_tokens, "stop": ["\n"]}
+    sampling = {"temperature": 0.0, "max_tokens": max_new_tokens}
     frames = [
         pd.DataFrame(
             {
@@ -167,9 +167,14 @@ def _answer(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": row["name"],
         "row": int(row["row"]),
-        "answer": None if error else str(row["generated_text"]),
+        "answer": None if error else _first_line(str(row["generated_text"])),
         "error": error,
     }
+
+
+def _first_line(text: str) -> str:
+    """The first line with something in it: untuned models often begin with a line break."""
+    return text.strip().partition("\n")[0].strip()
 
 
 def _rank(adapter: Path) -> int:

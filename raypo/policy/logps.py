@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from raypo.policy.attention import Kind, Layout, kind_for, use_packed_attention
+from raypo.policy.head import token_logps
 from raypo.policy.packing import PackedResponses
-
-# Places whose logits exist at once: 1024 x 49,152 float32 values are 0.2 GB.
-_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -65,9 +62,15 @@ class PackedPolicy(nn.Module):
             packed_layout=layout,
         ).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
-        token_logps = _token_logps(causal_lm, hidden, packed)
+        logps = token_logps(
+            causal_lm.get_output_embeddings(),
+            getattr(causal_lm.config, "final_logit_softcapping", None),
+            hidden,
+            packed.source_of,
+            packed.targets,
+        )
         sums = torch.zeros(packed.lengths.numel(), dtype=torch.float32, device=hidden.device)
-        return sums.index_add(0, packed.response_of, token_logps).view(packed.lengths.shape)
+        return sums.index_add(0, packed.response_of, logps).view(packed.lengths.shape)
 
 
 def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
@@ -87,37 +90,3 @@ def causal_lm_of(model: nn.Module) -> Any:
     """The transformers model itself, without what PEFT wraps around it."""
     peft_base = getattr(model, "get_base_model", None)
     return peft_base() if peft_base is not None else model
-
-
-def _token_logps(causal_lm: Any, hidden: Tensor, packed: PackedResponses) -> Tensor:
-    """Log-probs [N] of the predicted tokens from the hidden states [S, d] that predict them.
-
-    Chunk by chunk over the places; with more than one chunk a chunk's logits are dropped and
-    computed again in backward, so that at most one chunk of them exists at a time.
-    """
-    head = causal_lm.get_output_embeddings()
-    cap = getattr(causal_lm.config, "final_logit_softcapping", None)
-    if len(hidden) <= _CHUNK:
-        return _chunk_logps(head, cap, hidden, packed.source_of, packed.targets)
-    pieces = []
-    for start in range(0, len(hidden), _CHUNK):
-        first, last = torch.searchsorted(
-            packed.source_of, torch.tensor([start, start + _CHUNK], device=hidden.device)
-        ).tolist()
-        local = packed.source_of[first:last] - start
-        arguments = (head, cap, hidden[start : start + _CHUNK], local, packed.targets[first:last])
-        if torch.is_grad_enabled():
-            pieces.append(checkpoint(_chunk_logps, *arguments, use_reentrant=False))
-        else:
-            pieces.append(_chunk_logps(*arguments))
-    return torch.cat(pieces)
-
-
-def _chunk_logps(
-    head: nn.Module, cap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
-) -> Tensor:
-    logits: Tensor = head(hidden).float()
-    if cap is not None:
-        logits = cap * torch.tanh(logits / cap)
-    normaliser = torch.logsumexp(logits, dim=-1)
-    return logits[source_of, targets] - normaliser[source_of]

@@ -32,7 +32,7 @@ def greedy(model, prompt, encoder, max_new_tokens):
         input_ids=torch.tensor([prompt]), max_new_tokens=max_new_tokens, do_sample=False
     )[0, len(prompt) :]
     # vLLM holds back the bytes of an unfinished character.
-    return encoder.decode(answer.tolist()).split("\n")[0].rstrip("\ufffd")
+    return encoder.decode(answer.tolist()).rstrip("\ufffd").strip().split("\n")[0].strip()
 
 
 def test_base_and_adapters_answer_as_they_do_alone(tmp_path):

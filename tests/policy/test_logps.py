@@ -16,8 +16,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import logps as logps_module
-from raypo.policy import pack_responses, response_logps
+from raypo.policy import head, pack_responses, response_logps
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.scoring import score_responses
 
@@ -101,11 +100,11 @@ def check_equal(model: torch.nn.Module, sums: torch.Tensor, plain: torch.Tensor)
         torch.testing.assert_close(ours, theirs, atol=1e-5 * max(1.0, scale), rtol=1e-4)
 
 
-@pytest.mark.parametrize("chunk", [1024, 3])
+@pytest.mark.parametrize("chunk", [1 << 25, 4 * 97 * 3])  # bytes of logits: all, or three places
 @pytest.mark.parametrize("budget", [None, 1])  # one row for all, or a row for each
 @pytest.mark.parametrize("name", CONFIGS)
 def test_values_and_lora_gradients_equal_the_plain_computation(name, budget, chunk, monkeypatch):
-    monkeypatch.setattr(logps_module, "_CHUNK", chunk)
+    monkeypatch.setitem(head._CHUNK_BYTES, "cpu", chunk)
     model = lora_model(name)
     plain = plain_batch(model)
     packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0, token_budget=budget)
@@ -154,6 +153,18 @@ def test_float64_agreement_is_at_rounding_level():
     packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0)).sums
     plain = plain_logps(model, PROMPTS[0], RESPONSES[0][2])
     assert packed[0, 2].item() == pytest.approx(plain.item(), abs=1e-5)
+
+
+def test_a_head_that_is_trained_gets_its_gradient(monkeypatch):
+    monkeypatch.setitem(head._CHUNK_BYTES, "cpu", 4 * 97 * 3)
+    model = lora_model("qwen2")
+    weight = model.get_output_embeddings().weight.requires_grad_()
+    packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0)).sums
+    plain = plain_batch(model)
+    ours, theirs = (
+        torch.autograd.grad((WEIGHTS * sums).sum(), weight)[0] for sums in (packed, plain)
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 def test_a_response_does_not_see_the_others():

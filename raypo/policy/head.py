@@ -1,0 +1,117 @@
+"""Token log-probs from hidden states, with the logits of one chunk of places at a time.
+
+Shapes: S places that predict, d hidden size, V vocabulary, N predicted tokens (a prompt's last
+place predicts the first token of every response, so N >= S).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Bytes of float32 logits that exist at once.
+_CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
+
+
+def token_logps(
+    head: nn.Module, softcap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
+) -> Tensor:
+    """Log-probs [N] float32 of the predicted tokens.
+
+    A frozen linear head, which is what LoRA training has, takes no work beyond the plain
+    computation's: the expected output row p W is taken while the logits are there, and backward
+    needs nothing else of them. Other heads have their chunks computed again in backward.
+
+    Args:
+        head: from hidden states to logits.
+        softcap: logits are kept within it by a tanh (Gemma 2); None does not.
+        hidden: [S, d].
+        source_of: [N] which place predicts the token, ascending.
+        targets: [N] the token.
+    """
+    if softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
+        logps: Tensor = _FrozenHead.apply(hidden, head.weight, source_of, targets)  # type: ignore[no-untyped-call]
+        return logps
+    pieces = []
+    for places, own in _chunks(hidden, _width(head), source_of):
+        arguments = (head, softcap, hidden[places], source_of[own] - places.start, targets[own])
+        if torch.is_grad_enabled():
+            pieces.append(checkpoint(_chunk_logps, *arguments, use_reentrant=False))
+        else:
+            pieces.append(_chunk_logps(*arguments))
+    return torch.cat(pieces)
+
+
+def _is_frozen_linear(head: nn.Module) -> bool:
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and not head.weight.requires_grad
+        and head.weight.dim() == 2
+        and head.weight.numel() > 0  # ZeRO-3 leaves it empty outside the module's own forward
+        and not hasattr(head.weight, "ds_id")
+    )
+
+
+def _width(head: Any) -> int:
+    return int(getattr(head, "out_features", 0)) or 1 << 16
+
+
+def _chunks(hidden: Tensor, vocabulary: int, source_of: Tensor) -> list[tuple[slice, slice]]:
+    """(places, predicted tokens) of each chunk."""
+    room = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
+    size = max(1, room // (4 * vocabulary))
+    starts = list(range(0, len(hidden), size))
+    edges = torch.tensor([*starts, len(hidden)], device=source_of.device)
+    cuts = torch.searchsorted(source_of, edges).tolist()
+    return [
+        (slice(start, min(start + size, len(hidden))), slice(cuts[i], cuts[i + 1]))
+        for i, start in enumerate(starts)
+    ]
+
+
+def _chunk_logps(
+    head: nn.Module, softcap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
+) -> Tensor:
+    logits: Tensor = head(hidden).float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    normaliser = torch.logsumexp(logits, dim=-1)
+    return logits[source_of, targets] - normaliser[source_of]
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Log-probs of a linear head without weight gradient.
+
+    d logp_n / d hidden_s = W[target_n] - p_s W for the place s that predicts n, so that forward
+    keeps p W [S, d] instead of logits [S, V].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, source_of: Tensor, targets: Tensor
+    ) -> Tensor:
+        logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        expected = torch.empty_like(hidden)
+        for places, own in _chunks(hidden, len(weight), source_of):
+            logits = (hidden[places] @ weight.T).float()
+            normaliser = torch.logsumexp(logits, dim=-1)
+            local = source_of[own] - places.start
+            logps[own] = logits[local, targets[own]] - normaliser[local]
+            probabilities = logits.sub_(normaliser[:, None]).exp_()
+            expected[places] = probabilities.to(weight.dtype) @ weight
+        ctx.save_for_backward(weight, expected, source_of, targets)
+        return logps
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, expected, source_of, targets = ctx.saved_tensors
+        gradient = gradients[0].float()
+        at_place = torch.zeros(len(expected), dtype=torch.float32, device=gradient.device)
+        at_place.index_add_(0, source_of, gradient)
+        hidden = -at_place[:, None] * expected.float()
+        hidden.index_add_(0, source_of, gradient[:, None] * weight[targets].float())
+        return hidden.to(expected.dtype), None, None, None
