@@ -85,6 +85,32 @@ def data_prepare(config: ConfigFile = None, overrides: Overrides = None) -> None
     _run_stage("prepare", configs.PrepareConfig, config, overrides, prepare)
 
 
+@data_app.command("import")
+def data_import(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Import published S-DPO/LLaRA files, candidates as published."""
+    from raypo.data.importing import import_published
+
+    _run_stage("import", configs.ImportConfig, config, overrides, import_published)
+
+
+@data_app.command("audit")
+def data_audit(
+    data: Annotated[Path, typer.Argument(help="Prepared data set.")],
+    as_json: Annotated[bool, typer.Option("--json", help="plain values instead of tables")] = False,
+) -> None:
+    """Say what a data set really measures: what trivial rules score, what is wrong with rows."""
+    from raypo import tables
+    from raypo.data.audit import audit
+    from raypo.data.dataset import load_dataset
+
+    with shown("audit") as progress:
+        result = audit(load_dataset(data), progress)
+    if as_json:
+        print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
+    else:
+        Console().print(tables.audited(result))
+
+
 @recommender_app.command("train")
 def recommender_train(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Train the sequential recommender."""

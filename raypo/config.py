@@ -56,6 +56,21 @@ class PrepareConfig(_Strict):
     seed: NonNegativeInt = 0
 
 
+class ImportConfig(_Strict):
+    """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
+
+    train: LocalPath = Field(description="JSON array or JSON lines, gzipped or not")
+    validation: LocalPath | None = Field(
+        None, description="None takes the last tenth of the training rows"
+    )
+    test: LocalPath = Field(description="likewise")
+    output: LocalPath = Field(description="folder of the prepared data set")
+    separator: str = Field("::", description="between titles, where lists are one text")
+    history_field: str = "historyList"
+    candidates_field: str = "itemList"
+    target_field: str = "trueSelection"
+
+
 class RecommenderConfig(_Strict):
     """`raypo recommender train`: the sequential recommender (SASRec)."""
 

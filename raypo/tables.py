@@ -1,4 +1,4 @@
-"""What the command line prints of objectives."""
+"""What the command line prints of objectives and audits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from raypo.data.audit import Audit
 from raypo.objectives import available_objectives
 from raypo.objectives.describe import describe
 
@@ -43,3 +44,25 @@ def one(name: str) -> Group:
     if parts:
         lines.append(Text("\n" + parts))
     return Group(*lines, Padding(options, (1, 0, 0, 0)) if described.options else Text(""))
+
+
+_COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def audited(audit: Audit) -> Group:
+    """An audit: what rules score, then findings with examples and advice."""
+    scores = Table("rule", "", "HitRatio@1", "95% interval", padding=(0, 1))
+    for rule in audit.rules:
+        kind = "blind" if rule.blind else "sees taste"
+        interval = f"[{rule.low:.3f}, {rule.high:.3f}]"
+        scores.add_row(rule.name, kind, f"{rule.hit_ratio:.3f}", Text(interval))
+    scores.caption = f"{audit.rows} test rows of {audit.candidates} candidates"
+    lines: list[Table | Text] = [scores]
+    for finding in audit.findings:
+        head = Text(f"\n{finding.severity}: ", style=_COLOURS[finding.severity])
+        lines.append(head + Text(f"{finding.what} ({finding.count} of {finding.of})", style=""))
+        lines += [Text(f"  {example}", style="dim") for example in finding.examples]
+        lines.append(Text(f"  -> {finding.advice}"))
+    if not audit.severe:
+        lines.append(Text("\nnothing severe"))
+    return Group(*lines)

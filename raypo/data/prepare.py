@@ -5,24 +5,20 @@ Pure functions over tables around one function that reads and writes.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raypo.config import InputError, PrepareConfig
 from raypo.data.negatives import sample_untouched
 from raypo.data.read import read_interactions, read_items
 from raypo.data.titles import display_titles
-from raypo.runs import Progress, file_hash, no_progress, read_json, value_hash, write_json
+from raypo.data.writing import SPLITS, existing_dataset, write_dataset
+from raypo.runs import Progress, file_hash, no_progress, value_hash
 
-SPLITS = ("train", "validation", "test")
-_FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
-_VERSION = 1  # raised whenever the same inputs and options come to give another data set
+_VERSION = 2  # raised whenever the same inputs and options come to give another data set
 
 
 def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str, Any]:
@@ -41,7 +37,7 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
     }
     options = config.model_dump(mode="json", exclude={"interactions", "items", "output"})
     key = value_hash([_VERSION, {name: file["sha256"] for name, file in source.items()}, options])
-    existing = _existing(config.output, key)
+    existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
 
@@ -88,7 +84,7 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
             **{name: len(frame) for name, frame in splits.items()},
         },
     }
-    result = _write(config.output, splits, catalogue, info)
+    result = write_dataset(config.output, splits, catalogue, info)
     progress(5, 5, "done")
     return result
 
@@ -174,22 +170,6 @@ def _file(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": file_hash(path)}
 
 
-def _existing(folder: Path, key: str) -> dict[str, Any] | None:
-    if (folder / "dataset.json").exists():
-        info: Any = read_json(folder / "dataset.json")
-        if not isinstance(info, dict) or info.get("key") != key:
-            raise InputError(
-                f"{folder}: holds a data set of other inputs or options; choose another folder"
-            )
-        missing = [name for name in _FILES if not (folder / name).is_file()]
-        if missing:
-            raise InputError(f"{folder}: {missing[0]} is missing; remove the folder and try again")
-        return info
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: not empty and not a prepared data set; choose another folder")
-    return None
-
-
 def _in_time_order(log: pd.DataFrame, items: pd.DataFrame, config: PrepareConfig) -> pd.DataFrame:
     """The log by time, ties as in the file, with dense item ids."""
     positions = pd.Series(np.arange(len(items)), index=items["item"])
@@ -234,27 +214,3 @@ def _refuse_empty_splits(splits: dict[str, pd.DataFrame], config: PrepareConfig)
             f"{config.interactions}: no rows left for {', '.join(empty)}; every row needs a user "
             f"with {config.minimum_history} earlier interactions (minimum_history)"
         )
-
-
-def _write(
-    folder: Path, splits: dict[str, pd.DataFrame], items: pd.DataFrame, info: dict[str, Any]
-) -> dict[str, Any]:
-    """All files into a folder beside, which then takes its place: never half a data set."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        temporary = Path(name) / "data"
-        temporary.mkdir()
-        for split, frame in splits.items():
-            _write_parquet(frame, temporary / f"{split}.parquet")
-        _write_parquet(items, temporary / "items.parquet")
-        info["files"] = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
-        write_json(temporary / "dataset.json", info)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    return info
-
-
-def _write_parquet(frame: pd.DataFrame, file: Path) -> None:
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    pq.write_table(table, file, compression="zstd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -52,6 +52,7 @@ def write_report(
     titles: Sequence[str],
     popularity: np.ndarray,
     examples: int = 10,
+    audit: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page, whole or not at all.
 
@@ -62,6 +63,7 @@ def write_report(
         titles: title of item i at position i.
         popularity: occurrences of each item in the training sequences.
         examples: test users shown with their history, candidates and every model's answer.
+        audit: of the data set, as `dataset.json` holds it.
     """
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         resources.files(__package__).joinpath("report_template.html.j2").read_text("utf-8")
@@ -74,6 +76,7 @@ def write_report(
         training=_training_curves(runs),
         popularity=_popularity_charts(answered, popularity),
         examples=_examples(answered, titles, examples),
+        audit=audit,
         generated=max((run.metrics.get("generate", {}).get("n", 0) for run in runs), default=0),
         users=len(answered[0].predictions) if answered else 0,  # type: ignore[arg-type]
     )

@@ -222,7 +222,8 @@ def report_on(data: Path, output: Path, title: str, folders: dict[str, Path]) ->
     dataset = load_dataset(data)
     runs = [_evaluated(name, folder) for name, folder in folders.items()]
     popularity = dataset.items["popularity"].to_numpy()
-    return write_report(output, title, runs, dataset.titles, popularity)
+    audit = dataset.info.get("audit")
+    return write_report(output, title, runs, dataset.titles, popularity, audit=audit)
 
 
 def _report(
@@ -243,5 +244,10 @@ def _report(
     )
     popularity = dataset.items["popularity"].to_numpy()
     return write_report(
-        config.output / "report.html", config.title, complete, dataset.titles, popularity
+        config.output / "report.html",
+        config.title,
+        complete,
+        dataset.titles,
+        popularity,
+        audit=dataset.info.get("audit"),
     )

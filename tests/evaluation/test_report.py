@@ -71,6 +71,26 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path):
     assert page.count("<svg") >= 5
 
 
+def test_the_audit_stands_beside_the_models(tmp_path):
+    rule = {"name": "next <by id>", "blind": True, "hit_ratio": 0.5, "low": 0.4, "high": 0.6}
+    finding = {
+        "severity": "severe", "what": "rows ascend", "count": 2, "of": 3, "examples": (),
+        "advice": "report it",
+    }  # fmt: skip
+    audit = {"rules": [rule], "findings": [finding], "rows": 3, "candidates": 5}
+    runs = [a_run("NAPO", generates=True)]
+    page = write_report(
+        tmp_path / "report.html", "A", runs, TITLES, POPULARITY, audit=audit
+    ).read_text()
+    for text in (
+        "next &lt;by id&gt;",
+        "0.500",
+        "[0.400, 0.600]",
+        "rows ascend (2 of 3). report it.",
+    ):
+        assert text in page
+
+
 def test_answers_read_back_from_a_file_are_shown_as_they_were(tmp_path):
     run = a_run("NAPO", generates=True)
     write_predictions(tmp_path, run.predictions)

@@ -1,0 +1,149 @@
+"""Published S-DPO/LLaRA files to a prepared data set, candidates as published."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raypo.config import ImportConfig, InputError
+from raypo.data.prepare import popularity
+from raypo.data.writing import SPLITS, existing_dataset, write_dataset
+from raypo.runs import Progress, file_hash, no_progress, value_hash
+
+_VERSION = 1
+
+
+def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
+    """Import a published data set; one made of the same files is recognised.
+
+    Files hold rows of a history, a candidate list and a target, all titles; items get ids in the
+    order in which they appear. Users are not named: rows whose history goes on from the row before
+    are taken as one user's. There are no times: rows are numbered instead.
+
+    Returns:
+        What `dataset.json` holds.
+
+    Raises:
+        InputError: a file or row is not what it should be (with file and row), or the output folder
+            holds something else.
+    """
+    files = {"train": config.train, "validation": config.validation, "test": config.test}
+    given = {name: path for name, path in files.items() if path is not None}
+    for path in given.values():
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in given.items()}
+    options = config.model_dump(mode="json", exclude={"train", "validation", "test", "output"})
+    key = value_hash([_VERSION, source, options])
+    existing = existing_dataset(config.output, key)
+    if existing is not None:
+        return existing
+    progress(0, 3, "reading")
+    ids: dict[str, int] = {}
+    splits = {name: _frame(path, config, ids) for name, path in given.items()}
+    if config.validation is None:
+        cut = len(splits["train"]) * 9 // 10
+        splits["validation"] = splits["train"].iloc[cut:].reset_index(drop=True)
+        splits["train"] = splits["train"].iloc[:cut]
+    splits = {name: splits[name] for name in SPLITS}
+    count = len(splits["test"]["candidates"].iat[0])
+    splits["train"] = splits["train"].drop(columns="candidates")
+    _number(splits)
+    items = pd.DataFrame(
+        {
+            "item_id": np.arange(len(ids)),
+            "source_id": list(ids),
+            "title": list(ids),
+            "popularity": popularity(splits["train"], len(ids)),
+        }
+    )
+    progress(1, 3, "writing and auditing")
+    info = {
+        "source": source,
+        "options": options | {"candidates": count, "timestamps": False, "users": "unknown"},
+        "seed": 0,
+        "key": key,
+        "counts": {"items": len(ids), **{name: len(frame) for name, frame in splits.items()}},
+    }
+    result = write_dataset(config.output, splits, items, info)
+    progress(3, 3, "done")
+    return result
+
+
+def _frame(path: Path, config: ImportConfig, ids: dict[str, int]) -> pd.DataFrame:
+    def known(titles: Sequence[str]) -> list[int]:
+        return [ids.setdefault(title, len(ids)) for title in titles]
+
+    rows = []
+    for number, row in enumerate(_rows(path)):
+        place = f"{path}: row {number}"
+        history = _titles(row, config.history_field, config.separator, place)
+        candidates = _titles(row, config.candidates_field, config.separator, place)
+        target = row.get(config.target_field)
+        if not isinstance(target, str) or target.strip() not in candidates:
+            raise InputError(
+                f"{place}: {config.target_field} is {target!r}, expected one of its "
+                f"{len(candidates)} candidates"
+            )
+        rows.append((known(history), known([target.strip()])[0], known(candidates)))
+    if not rows:
+        raise InputError(f"{path}: has no rows")
+    return pd.DataFrame(rows, columns=["history", "target", "candidates"])
+
+
+def _titles(row: dict[str, Any], field: str, separator: str, place: str) -> list[str]:
+    value = row.get(field)
+    titles = value.split(separator) if isinstance(value, str) else value
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        raise InputError(f"{place}: {field} is {value!r}, expected titles")
+    titles = [title.strip() for title in titles]
+    if not titles or not all(titles):
+        raise InputError(f"{place}: {field} holds an empty title")
+    return titles
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON array or of JSON lines, gzipped or not."""
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if text.lstrip().startswith("["):
+        values = _parsed(text, f"{path}")
+    else:
+        lines = enumerate(text.splitlines(), start=1)
+        values = [_parsed(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    for number, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: row {number} is {type(value).__name__}, expected an object")
+        yield value
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{place}: not JSON ({error})") from None
+
+
+def _number(splits: dict[str, pd.DataFrame]) -> None:
+    """Give rows users, by histories that go on, and a number in the place of a time."""
+    user, number = -1, 0
+    for name, frame in splits.items():
+        users, before = [], None
+        for history, target in zip(frame["history"], frame["target"], strict=True):
+            if before is None or list(history) not in (before, before[1:]):
+                user += 1
+            users.append(user)
+            before = [*history, target]
+        times = np.arange(number, number + len(frame))
+        splits[name] = frame.assign(user_id=users, timestamp=times)
+        number += len(frame)

@@ -1,0 +1,74 @@
+"""Writing a prepared data set: all of it or nothing, with its audit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypo.config import InputError
+from raypo.data.audit import audit
+from raypo.data.dataset import load_dataset
+from raypo.runs import Progress, file_hash, no_progress, read_json, write_json
+
+SPLITS = ("train", "validation", "test")
+_FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
+
+
+def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
+    """What `dataset.json` of a data set of this key holds; None where the folder is free.
+
+    Raises:
+        InputError: the folder holds something else, or the data set is not whole.
+    """
+    if (folder / "dataset.json").exists():
+        info: Any = read_json(folder / "dataset.json")
+        if not isinstance(info, dict) or info.get("key") != key:
+            raise InputError(
+                f"{folder}: holds a data set of other inputs or options; choose another folder"
+            )
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise InputError(f"{folder}: {missing[0]} is missing; remove the folder and try again")
+        return info
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: not empty and not a prepared data set; choose another folder")
+    return None
+
+
+def write_dataset(
+    folder: Path,
+    splits: dict[str, pd.DataFrame],
+    items: pd.DataFrame,
+    info: dict[str, Any],
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write all files into a folder beside, audit them, and let it take its place.
+
+    Returns:
+        What `dataset.json` holds: `info`, the files' hashes and the audit.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        temporary = Path(name) / "data"
+        temporary.mkdir()
+        for split, frame in splits.items():
+            _write_parquet(frame, temporary / f"{split}.parquet")
+        _write_parquet(items, temporary / "items.parquet")
+        info["files"] = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
+        write_json(temporary / "dataset.json", info)
+        info["audit"] = audit(load_dataset(temporary), progress).as_json()
+        write_json(temporary / "dataset.json", info)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    return info
+
+
+def _write_parquet(frame: pd.DataFrame, file: Path) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    pq.write_table(table, file, compression="zstd")
