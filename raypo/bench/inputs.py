@@ -11,7 +11,7 @@ from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import load_dataset
 from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
-from raypo.data.prepare import prepare
+from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
 from raypo.policy.loading import load_policy, load_tokenizer
 from raypo.runs import cache_folder
@@ -19,16 +19,16 @@ from raypo.runs import cache_folder
 
 def prepared_movielens() -> Path:
     """MovieLens-100K prepared with the defaults, in the cache."""
-    folder = cache_folder() / "bench" / "movielens-100k"
     source = movielens_100k()
-    prepare(
-        PrepareConfig(
-            interactions=source / "ml-100k.inter",
-            items=source / "ml-100k.item",
-            output=folder,
-            year_field="release_year",
-        )
+    config = PrepareConfig(
+        interactions=source / "ml-100k.inter",
+        items=source / "ml-100k.item",
+        output=source,
+        year_field="release_year",
     )
+    # By key: what another version of raypo prepared stays where it is.
+    folder = cache_folder() / "bench" / f"movielens-100k-{dataset_key(config)[:10]}"
+    prepare(config.model_copy(update={"output": folder}))
     return folder
 
 

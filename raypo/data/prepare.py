@@ -31,12 +31,7 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
         InputError: unreadable or malformed inputs, more candidates than the catalogue allows, an
             empty split, or an output folder that holds something else.
     """
-    source = {
-        "interactions": _file(config.interactions),
-        "items": _file(config.items),
-    }
-    options = config.model_dump(mode="json", exclude={"interactions", "items", "output"})
-    key = value_hash([_VERSION, {name: file["sha256"] for name, file in source.items()}, options])
+    source, options, key = _identity(config)
     existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
@@ -87,6 +82,18 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
     result = write_dataset(config.output, splits, catalogue, info)
     progress(5, 5, "done")
     return result
+
+
+def dataset_key(config: PrepareConfig) -> str:
+    """Hash of the content of the inputs and of the options: the same key, the same data set."""
+    return _identity(config)[2]
+
+
+def _identity(config: PrepareConfig) -> tuple[dict[str, Any], dict[str, Any], str]:
+    source = {"interactions": _file(config.interactions), "items": _file(config.items)}
+    options = config.model_dump(mode="json", exclude={"interactions", "items", "output"})
+    hashes = {name: file["sha256"] for name, file in source.items()}
+    return source, options, value_hash([_VERSION, hashes, options])
 
 
 def slide(log: pd.DataFrame, history_length: int, minimum_history: int) -> pd.DataFrame:

@@ -86,7 +86,7 @@ def test_the_audit_stands_beside_the_models(tmp_path):
         "next &lt;by id&gt;",
         "0.500",
         "[0.400, 0.600]",
-        "rows ascend (2 of 3). report it.",
+        "rows ascend (2 of 3); report it.",
     ):
         assert text in page
 
