@@ -79,8 +79,25 @@ def _chunk_logps(
     logits: Tensor = head(hidden).float()
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
+    if not logits.requires_grad:
+        return _in_place_logps(logits, source_of, targets)[0]
     normaliser = torch.logsumexp(logits, dim=-1)
     return logits[source_of, targets] - normaliser[source_of]
+
+
+def _in_place_logps(
+    logits: Tensor, source_of: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs [N]; exp of the logits [S, V], up to a factor, in their place; its sums [S].
+
+    Another array of the logits' size costs more to get from the system than to fill.
+    """
+    chosen = logits[source_of, targets]
+    largest = logits.amax(dim=-1)
+    weights = logits.sub_(largest[:, None]).exp_()
+    total = weights.sum(dim=-1)
+    logps = chosen - (largest + total.log())[source_of]
+    return logps, weights, total
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -98,10 +115,9 @@ class _FrozenHead(torch.autograd.Function):
         expected = torch.empty_like(hidden)
         for places, own in _chunks(hidden, len(weight), source_of):
             logits = (hidden[places] @ weight.T).float()
-            normaliser = torch.logsumexp(logits, dim=-1)
             local = source_of[own] - places.start
-            logps[own] = logits[local, targets[own]] - normaliser[local]
-            probabilities = logits.sub_(normaliser[:, None]).exp_()
+            logps[own], weights, total = _in_place_logps(logits, local, targets[own])
+            probabilities = weights.div_(total[:, None])
             expected[places] = probabilities.to(weight.dtype) @ weight
         ctx.save_for_backward(weight, expected, source_of, targets)
         return logps
