@@ -78,11 +78,24 @@ def data_fetch(
 
 
 @data_app.command("prepare")
-def data_prepare(config: ConfigFile = None, overrides: Overrides = None) -> None:
+def data_prepare(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    interactions: Annotated[
+        list[str] | None, typer.Option(help="Path, glob or URL of interactions; may be repeated.")
+    ] = None,
+    items: Annotated[
+        list[str] | None, typer.Option(help="Path, glob or URL of items; may be repeated.")
+    ] = None,
+    output: Annotated[str | None, typer.Option(help="Folder of the data set.")] = None,
+) -> None:
     """Turn interactions and titles into sequences, splits and candidate sets."""
-    from raypo.data.prepare import prepare
+    from raypo.orchestration.prepare import prepare
 
-    _run_stage("prepare", configs.PrepareConfig, config, overrides, prepare)
+    given = {"interactions": interactions, "items": items, "output": output}
+    named = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
+    parsed = configs.load_config(configs.PrepareConfig, config, [*named, *(overrides or [])])
+    _run_data("prepare", parsed, prepare)
 
 
 @data_app.command("import")
@@ -90,7 +103,15 @@ def data_import(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Import published S-DPO/LLaRA files, candidates as published."""
     from raypo.data.importing import import_published
 
-    _run_stage("import", configs.ImportConfig, config, overrides, import_published)
+    parsed = configs.load_config(configs.ImportConfig, config, overrides or [])
+    _run_data("import", parsed, import_published)
+
+
+def _run_data(stage: str, parsed: Any, action: Action) -> None:
+    from raypo import tables
+
+    info = _run_action(stage, parsed, action)
+    console.print(tables.statistics(info, parsed.paper))
 
 
 @data_app.command("audit")
@@ -102,9 +123,10 @@ def data_audit(
     from raypo import tables
     from raypo.data.audit import audit
     from raypo.data.dataset import load_dataset
+    from raypo.data.writing import AUDITED_ROWS
 
     with shown("audit") as progress:
-        result = audit(load_dataset(data), progress)
+        result = audit(load_dataset(data, AUDITED_ROWS), progress)
     if as_json:
         print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -245,11 +267,12 @@ def _run_stage(
     _run_action(stage, configs.load_config(model, config, overrides or []), action)
 
 
-def _run_action(stage: str, parsed: Any, action: Action) -> None:
+def _run_action(stage: str, parsed: Any, action: Action) -> dict[str, Any]:
     console.print(f"{stage}: into {parsed.output}", highlight=False)
     with shown(stage) as progress:
         result = action(parsed, progress)
     print(json.dumps(result, indent=2, ensure_ascii=False))
+    return result
 
 
 def _run_pipeline(parsed: configs.PipelineConfig) -> None:

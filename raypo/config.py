@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -20,6 +28,9 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # Absolute at once: workers run in folders of their own.
 LocalPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+Paper = Literal["movielens", "lastfm", "goodreads", "steam"]
 
 
 class InputError(ValueError):
@@ -30,28 +41,87 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class PrepareConfig(_Strict):
-    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets."""
+def _locations(value: Any) -> Any:
+    """One path or URL or several; local ones absolute at once."""
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several or not all(isinstance(one, str | Path) for one in several):
+        return value
+    return tuple(
+        str(one) if "://" in str(one) else str(Path(one).expanduser().absolute()) for one in several
+    )
 
-    interactions: LocalPath = Field(description="RecBole atomic file of interactions (`.inter`)")
-    items: LocalPath = Field(description="RecBole atomic file of items with titles (`.item`)")
+
+Locations = Annotated[tuple[str, ...], BeforeValidator(_locations), Field(min_length=1)]
+
+
+class PrepareConfig(_Strict):
+    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets.
+
+    Columns and time formats that are not named are those that the files' format usually has.
+    """
+
+    interactions: Locations = Field(description="files of interactions: paths, globs or URLs")
+    items: Locations = Field(description="files of items with titles, likewise")
     output: LocalPath = Field(description="folder of the prepared data set")
-    user_field: str = "user_id"
-    item_field: str = "item_id"
-    time_field: str = "timestamp"
-    title_field: str = Field("movie_title", description="column of the item file with the title")
+    interactions_format: str = Field("auto", description="`auto` goes by the file's name")
+    items_format: str = Field("auto", description="likewise")
+    user_field: str | None = Field(None, description="column of users")
+    item_field: str | None = Field(None, description="column of item ids")
+    catalogue_item_field: str | None = Field(
+        None, description="column of item ids in the item files, where it has another name"
+    )
+    time_field: str | tuple[str, str, str] | None = Field(
+        None, description="column of times, or those of year, month and day"
+    )
+    rating_field: str | None = Field(None, description="column of ratings, for minimum_rating")
+    title_field: str | None = Field(None, description="column of the item files with the title")
     year_field: str | None = Field(
         None, description="column that tells apart items of the same title, if there is one"
+    )
+    category_field: str | None = Field(None, description="column of categories; the first counts")
+    time_format: str = Field(
+        "auto", description="seconds, milliseconds, iso or a pattern such as %Y-%m-%d"
+    )
+    malformed: Literal["stop", "quarantine"] = Field(
+        "stop", description="rows that cannot be used stop the run, or go to quarantine.jsonl"
+    )
+    minimum_rating: float | None = Field(
+        None, description="interactions below it only count as touched"
+    )
+    duplicates: Literal["keep", "exact", "first", "last"] = Field(
+        "keep",
+        description="of a user and an item: keep all, drop those of the same time, or keep one",
+    )
+    minimum_user_interactions: NonNegativeInt = Field(
+        0, description="users with fewer are left out; with the next, again until all have enough"
+    )
+    minimum_item_interactions: NonNegativeInt = Field(
+        0, description="items with fewer are left out; 0 keeps items that nobody touched"
     )
     history_length: PositiveInt = Field(10, description="most recent items kept in a history")
     minimum_history: PositiveInt = Field(3, description="rows with a shorter history are not made")
     candidates: Annotated[int, Field(ge=2)] = Field(20, description="target included")
+    sampling: Literal["uniform", "popularity", "category"] = Field(
+        "uniform",
+        description="of the other candidates among what the user never touched: by popularity in "
+        "training, or of the target's category",
+    )
+    split_by: Literal["chronological", "leave-one-out", "by-user"] = Field(
+        "chronological",
+        description="rows by time; each user's last rows held out; or whole users held out",
+    )
     split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
-        (8, 1, 1), description="train : validation : test, by time of the target"
+        (8, 1, 1), description="train : validation : test, of rows or of users"
     )
     clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
     maximum_rows: PositiveInt | None = Field(
         None, description="keep only the last so many interactions: a slice for quick runs"
+    )
+    paper: Paper | None = Field(
+        None, description="print the statistics beside those that papers give for this data set"
+    )
+    workers: NonNegativeInt = Field(
+        0, description="Ray workers; 0 works in this process. The result is the same"
     )
     seed: NonNegativeInt = 0
 
@@ -66,6 +136,14 @@ class ImportConfig(_Strict):
     test: LocalPath = Field(description="likewise")
     output: LocalPath = Field(description="folder of the prepared data set")
     separator: str = Field("::", description="between titles, where lists are one text")
+    malformed: Literal["stop", "quarantine"] = Field(
+        "stop",
+        description="rows without their target among the candidates, or with a candidate twice, "
+        "stop the run or go to quarantine.jsonl",
+    )
+    paper: Paper | None = Field(
+        None, description="print the statistics beside those that papers give for this data set"
+    )
     history_field: str = "historyList"
     candidates_field: str = "itemList"
     target_field: str = "trueSelection"

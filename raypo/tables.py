@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Group
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from raypo.config import Paper
 from raypo.data.audit import Audit
+from raypo.data.statistics import statistics_table
 from raypo.objectives import available_objectives
 from raypo.objectives.describe import describe
 
+_SPLITS = ("train", "validation", "test")
 # What a preset has unless it says otherwise: left out where space is short.
 _PLAIN = {"own", "all", "fixed", "none", "logistic"}
 
@@ -56,7 +61,8 @@ def audited(audit: Audit) -> Group:
         kind = "blind" if rule.blind else "sees taste"
         interval = f"[{rule.low:.3f}, {rule.high:.3f}]"
         scores.add_row(rule.name, kind, f"{rule.hit_ratio:.3f}", Text(interval))
-    scores.caption = f"{audit.rows} test rows of {audit.candidates} candidates"
+    drawn = ", of users drawn by lot" if audit.sampled else ""
+    scores.caption = f"{audit.rows} test rows of {audit.candidates} candidates{drawn}"
     lines: list[Table | Text] = [scores]
     for finding in audit.findings:
         head = Text(f"\n{finding.severity}: ", style=_COLOURS[finding.severity])
@@ -66,3 +72,18 @@ def audited(audit: Audit) -> Group:
     if not audit.severe:
         lines.append(Text("\nnothing severe"))
     return Group(*lines)
+
+
+def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
+    """How large a data set is, with a paper's figures beside where one is named."""
+    frame = statistics_table(info["counts"], paper)
+    table = Table(*frame.columns, padding=(0, 1))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    options = info["options"]
+    splits = ", ".join(f"{info['counts'][name]:,} {name}" for name in _SPLITS)
+    table.caption = f"rows: {splits}; {options['candidates']} candidates"
+    quarantined = info["counts"].get("quarantined")
+    if quarantined:
+        table.caption += f"; {quarantined:,} unusable rows in quarantine.jsonl"
+    return table

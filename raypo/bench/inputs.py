@@ -21,8 +21,8 @@ def prepared_movielens() -> Path:
     """MovieLens-100K prepared with the defaults, in the cache."""
     source = movielens_100k()
     config = PrepareConfig(
-        interactions=source / "ml-100k.inter",
-        items=source / "ml-100k.item",
+        interactions=(str(source / "ml-100k.inter"),),
+        items=(str(source / "ml-100k.item"),),
         output=source,
         year_field="release_year",
     )

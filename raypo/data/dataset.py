@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from raypo.config import InputError
 from raypo.runs import file_hash, read_json, value_hash
@@ -56,8 +59,13 @@ class Dataset:
         return value_hash(self.info["files"])
 
 
-def load_dataset(folder: Path) -> Dataset:
+def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
     """Read and check a prepared data set.
+
+    Args:
+        folder: where it lies.
+        maximum_rows: a larger one is cut to about so many rows: all the rows of some of its users,
+            drawn by lot, the same every time.
 
     Raises:
         InputError: a file is missing, was changed after it was prepared, lacks a column, or holds
@@ -68,7 +76,8 @@ def load_dataset(folder: Path) -> Dataset:
     info = read_json(folder / "dataset.json")
     if not isinstance(info, dict) or not isinstance(info.get("files"), dict):
         raise InputError(f"{folder}/dataset.json: no `files`; prepare the data set again")
-    frames = {name: _read(folder / f"{name}.parquet", info) for name in _COLUMNS}
+    users = _drawn_users(folder, maximum_rows)
+    frames = {name: _read(folder / f"{name}.parquet", info, users) for name in _COLUMNS}
     num_items = len(frames["items"])
     if not np.array_equal(frames["items"]["item_id"], np.arange(num_items)):
         raise InputError(f"{folder}/items.parquet: item_id must count 0, 1, 2, …")
@@ -92,19 +101,48 @@ def sample_rows(frame: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFram
     return numbered.iloc[np.sort(chosen)].reset_index(drop=True)
 
 
-def _read(file: Path, info: dict[str, Any]) -> pd.DataFrame:
+def _drawn_users(folder: Path, maximum_rows: int | None) -> np.ndarray | None:
+    if maximum_rows is None:
+        return None
+    files = [folder / f"{name}.parquet" for name in ("train", "validation", "test")]
+    if not all(file.exists() for file in files):
+        return None  # which is missing is told where it is read
+    total = sum(pq.read_metadata(file).num_rows for file in files)
+    if total <= maximum_rows:
+        return None
+    columns = [pq.read_table(file, columns=["user_id"])["user_id"].unique() for file in files]
+    users = pa.concat_arrays(columns).unique()
+    everybody = np.sort(users.to_numpy())
+    count = max(1, len(everybody) * maximum_rows // total)
+    return np.sort(np.random.default_rng(0).choice(everybody, count, replace=False))
+
+
+def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.DataFrame:
     if not file.exists():
         raise InputError(f"{file}: missing; remove the folder and prepare the data set again")
     expected = info["files"].get(file.name)
     if file_hash(file) != expected:
         raise InputError(f"{file}: changed since it was prepared (its sha256 is another)")
-    frame = pd.read_parquet(file)
+    frame = pd.read_parquet(file) if users is None else _read_users(file, users)
     for column in _COLUMNS[file.stem]:
         if column not in frame.columns:
             raise InputError(f"{file}: no column {column!r}; it has {', '.join(frame.columns)}")
         _refuse(file, frame[column].isna().to_numpy(), f"{column} is empty")
     if frame.empty:
         raise InputError(f"{file}: has no rows")
+    return frame
+
+
+def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
+    """The file a batch at a time, of which only these users' rows stay."""
+    parquet = pq.ParquetFile(file)
+    if "user_id" not in parquet.schema_arrow.names:
+        return pd.read_parquet(file)
+    wanted = pa.array(users)
+    batches = (
+        batch.filter(pc.is_in(batch["user_id"], wanted)) for batch in parquet.iter_batches(1 << 16)
+    )
+    frame: pd.DataFrame = pa.Table.from_batches(batches, parquet.schema_arrow).to_pandas()
     return frame
 
 

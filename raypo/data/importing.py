@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from raypo.config import ImportConfig, InputError
-from raypo.data.prepare import popularity
-from raypo.data.writing import SPLITS, existing_dataset, write_dataset
+from raypo.data.readers import Malformed
+from raypo.data.writing import SPLITS, existing_dataset, write_dataset, write_parquet
 from raypo.runs import Progress, file_hash, no_progress, value_hash
 
-_VERSION = 1
+_VERSION = 2
 
 
 def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
@@ -40,14 +40,17 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in given.items()}
-    options = config.model_dump(mode="json", exclude={"train", "validation", "test", "output"})
+    options = config.model_dump(
+        mode="json", exclude={"train", "validation", "test", "output", "paper"}
+    )
     key = value_hash([_VERSION, source, options])
     existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
     progress(0, 3, "reading")
     ids: dict[str, int] = {}
-    splits = {name: _frame(path, config, ids) for name, path in given.items()}
+    malformed = Malformed(config.malformed)
+    splits = {name: _frame(path, config, ids, malformed) for name, path in given.items()}
     if config.validation is None:
         cut = len(splits["train"]) * 9 // 10
         splits["validation"] = splits["train"].iloc[cut:].reset_index(drop=True)
@@ -64,20 +67,58 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
             "popularity": popularity(splits["train"], len(ids)),
         }
     )
-    progress(1, 3, "writing and auditing")
+    sequences, interactions = _sequences(splits)
     info = {
         "source": source,
         "options": options | {"candidates": count, "timestamps": False, "users": "unknown"},
         "seed": 0,
         "key": key,
-        "counts": {"items": len(ids), **{name: len(frame) for name, frame in splits.items()}},
+        "counts": {
+            "users": sequences,
+            "items": len(ids),
+            "interactions": interactions,
+            **{name: len(frame) for name, frame in splits.items()},
+        },
     }
-    result = write_dataset(config.output, splits, items, info)
+
+    def fill(folder: Path) -> dict[str, Any]:
+        for name, frame in splits.items():
+            write_parquet(frame, folder / f"{name}.parquet")
+        write_parquet(items, folder / "items.parquet")
+        return info
+
+    progress(1, 3, "writing and auditing")
+    result = write_dataset(config.output, fill, lambda: malformed.rows)
     progress(3, 3, "done")
     return result
 
 
-def _frame(path: Path, config: ImportConfig, ids: dict[str, int]) -> pd.DataFrame:
+def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
+    """Occurrences of each item in the training sequences, each interaction counted once.
+
+    A user's training sequence is the history of the user's first training row, then its targets:
+    every later history holds nothing else.
+
+    Returns:
+        Counts, [num_items].
+    """
+    counts = np.zeros(num_items, dtype=np.int64)
+    first = train.drop_duplicates("user_id")
+    for items in (train["target"].to_numpy(), *first["history"]):
+        np.add.at(counts, np.asarray(items, dtype=np.int64), 1)
+    return counts
+
+
+def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
+    """Sequences found, and interactions in them: a first history and its targets."""
+    rows = pd.concat(splits.values())
+    first = rows.drop_duplicates("user_id")
+    return len(first), int(first["history"].map(len).sum()) + len(rows)
+
+
+def _frame(
+    path: Path, config: ImportConfig, ids: dict[str, int], malformed: Malformed
+) -> pd.DataFrame:
     def known(titles: Sequence[str]) -> list[int]:
         return [ids.setdefault(title, len(ids)) for title in titles]
 
@@ -87,15 +128,28 @@ def _frame(path: Path, config: ImportConfig, ids: dict[str, int]) -> pd.DataFram
         history = _titles(row, config.history_field, config.separator, place)
         candidates = _titles(row, config.candidates_field, config.separator, place)
         target = row.get(config.target_field)
-        if not isinstance(target, str) or target.strip() not in candidates:
-            raise InputError(
-                f"{place}: {config.target_field} is {target!r}, expected one of its "
-                f"{len(candidates)} candidates"
-            )
+        if not isinstance(target, str):
+            raise InputError(f"{place}: {config.target_field} is {target!r}, expected a title")
+        problem = _problem(target.strip(), candidates, config)
+        if problem:
+            malformed.add(str(path), number, problem, json.dumps(row, ensure_ascii=False))
+            continue
         rows.append((known(history), known([target.strip()])[0], known(candidates)))
     if not rows:
         raise InputError(f"{path}: has no rows")
     return pd.DataFrame(rows, columns=["history", "target", "candidates"])
+
+
+def _problem(target: str, candidates: Sequence[str], config: ImportConfig) -> str:
+    """Why a row cannot be evaluated; empty where it can."""
+    if target not in candidates:
+        return (
+            f"{config.target_field} is {target!r}, expected one of its {len(candidates)} candidates"
+        )
+    twice = [title for title in candidates if candidates.count(title) > 1]
+    if twice:
+        return f"{config.candidates_field} holds {twice[0]!r} more than once"
+    return ""
 
 
 def _titles(row: dict[str, Any], field: str, separator: str, place: str) -> list[str]:

@@ -1,28 +1,56 @@
-"""Logs and titles to a prepared data set: sequences, chronological splits, candidate sets.
+"""Logs and titles to a prepared data set: sequences, splits, candidate sets.
 
-Pure functions over tables around one function that reads and writes.
+The log goes through files on disk, a shard of its users at a time, so that one of any size fits
+into memory; each step is a function over tasks, which runs in this process or on Ray's workers.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raypo.config import InputError, PrepareConfig
-from raypo.data.negatives import sample_untouched
-from raypo.data.read import read_interactions, read_items
+from raypo.data.candidates import CandidateSampler
+from raypo.data.plan import SPLITS, Plan, keep, make_plan
+from raypo.data.readers import BadRow, LogReader, Malformed, log_reader, read_items
+from raypo.data.rows import PART, PartTask, RowTask, join_parts, make_rows, order_part
+from raypo.data.shards import OrderTask, ReadTask, order_shard, read_into_shards
+from raypo.data.sources import Source, identify, resolve_sources
 from raypo.data.titles import display_titles
-from raypo.data.writing import SPLITS, existing_dataset, write_dataset
-from raypo.runs import Progress, file_hash, no_progress, value_hash
+from raypo.data.writing import existing_dataset, write_dataset, write_parquet
+from raypo.runs import Progress, no_progress, value_hash
 
-_VERSION = 2  # raised whenever the same inputs and options come to give another data set
+_VERSION = 3  # raised whenever the same inputs and options come to give another data set
+_SHARD_BYTES = 24 << 20  # of a log's text; a shard is held in memory by each worker
+_MOST_SHARDS = 256
+
+TaskT = TypeVar("TaskT")
+ResultT = TypeVar("ResultT")
+# Applies a function to every task and gives the results in the tasks' order.
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
-def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str, Any]:
+def in_this_process(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    """One task after the other, without Ray."""
+    return map(function, tasks)
+
+
+def prepare(
+    config: PrepareConfig, progress: Progress = no_progress, each: Each = in_this_process
+) -> dict[str, Any]:
     """Prepare a data set; one that the same inputs and options made is recognised.
+
+    Args:
+        config: what to prepare.
+        progress: told of finished tasks.
+        each: runs the steps' tasks; Ray Data's is `raypo.orchestration.prepare.on_workers`.
 
     Returns:
         What `dataset.json` holds.
@@ -31,193 +59,219 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
         InputError: unreadable or malformed inputs, more candidates than the catalogue allows, an
             empty split, or an output folder that holds something else.
     """
-    source, options, key = _identity(config)
+    log, catalogue = resolve_sources(config.interactions), resolve_sources(config.items)
+    source, options, key = _identity(config, log, catalogue)
     existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
+    malformed = Malformed(config.malformed)
+    progress(0, 1, "reading items")
+    items = _items(config, catalogue, malformed)
+    reader = _log_reader(config, log)
+    bad: list[BadRow] = []
 
-    progress(0, 5, "reading")
-    items = read_items(config.items, config.item_field, config.title_field, config.year_field)
-    log = read_interactions(
-        config.interactions, config.user_field, config.item_field, config.time_field
-    )
-    log = _in_time_order(log, items, config)
-    kept = log if config.maximum_rows is None else log.tail(config.maximum_rows)
-    user_ids, users = pd.factorize(kept["user"])
-    kept = kept.assign(user_id=user_ids)
-    progress(1, 5, "sequences")
-    rows = slide(kept, config.history_length, config.minimum_history)
-    splits = split_by_time(rows, config.split)
-    _refuse_empty_splits(splits, config)
-    progress(2, 5, "candidates")
-    touched = _touched(log, users)
-    _refuse_small_catalogue(splits, touched, users, len(items), config)
-    for index, name in enumerate(SPLITS[1:], start=1):
-        splits[name]["candidates"] = draw_candidates(
-            splits[name], touched, len(items), config.candidates, (config.seed, index)
-        )
-    progress(3, 5, "titles")
-    years = items["year"].tolist() if config.year_field else None
-    catalogue = pd.DataFrame(
-        {
-            "item_id": np.arange(len(items)),
-            "source_id": items["item"].to_numpy(),
-            "title": display_titles(items["title"].tolist(), years, config.clean_titles),
-            "popularity": popularity(splits["train"], len(items)),
+    def fill(folder: Path) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="shards.") as name:
+            work = _Work(config, log, reader, items, Path(name), each, progress)
+            counts, found = work.write(folder)
+        bad.extend([*malformed.rows, *found])
+        return {
+            "source": source,
+            "options": options,
+            "seed": config.seed,
+            "key": key,
+            "counts": counts,
         }
-    )
-    progress(4, 5, "writing")
-    info = {
-        "source": source,
-        "options": options,
-        "seed": config.seed,
-        "key": key,
-        "counts": {
-            "users": len(users),
-            "items": len(items),
-            "interactions": len(kept),
-            **{name: len(frame) for name, frame in splits.items()},
-        },
-    }
-    result = write_dataset(config.output, splits, catalogue, info)
-    progress(5, 5, "done")
-    return result
+
+    return write_dataset(config.output, fill, lambda: bad, progress)
 
 
 def dataset_key(config: PrepareConfig) -> str:
     """Hash of the content of the inputs and of the options: the same key, the same data set."""
-    return _identity(config)[2]
+    return _identity(config, resolve_sources(config.interactions), resolve_sources(config.items))[2]
 
 
-def _identity(config: PrepareConfig) -> tuple[dict[str, Any], dict[str, Any], str]:
-    source = {"interactions": _file(config.interactions), "items": _file(config.items)}
-    options = config.model_dump(mode="json", exclude={"interactions", "items", "output"})
-    hashes = {name: file["sha256"] for name, file in source.items()}
+def _identity(
+    config: PrepareConfig, log: Sequence[Source], catalogue: Sequence[Source]
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    source = {"interactions": identify(log), "items": identify(catalogue)}
+    left_out = {"interactions", "items", "output", "workers", "paper"}
+    options = config.model_dump(mode="json", exclude=left_out)
+    hashes = {name: [file["sha256"] for file in files] for name, files in source.items()}
     return source, options, value_hash([_VERSION, hashes, options])
 
 
-def slide(log: pd.DataFrame, history_length: int, minimum_history: int) -> pd.DataFrame:
-    """One row per interaction that has enough before it.
-
-    Args:
-        log: columns user_id, item_id, time; in time order, ties as they stand.
-        history_length: most recent items kept.
-        minimum_history: interactions a row's user must have before it.
-
-    Returns:
-        Rows user_id, history, target, timestamp, in the order of `log`.
-    """
-    sequences: dict[int, list[int]] = {}
-    rows = []
-    for user, item, time in zip(log["user_id"], log["item_id"], log["time"], strict=True):
-        before = sequences.setdefault(user, [])
-        if len(before) >= minimum_history:
-            rows.append((user, before[-history_length:], item, int(time)))
-        before.append(item)
-    return pd.DataFrame(rows, columns=["user_id", "history", "target", "timestamp"])
+def _items(config: PrepareConfig, sources: Sequence[Source], malformed: Malformed) -> pd.DataFrame:
+    return read_items(
+        sources,
+        malformed,
+        config.items_format,
+        config.catalogue_item_field or config.item_field,
+        config.title_field,
+        config.year_field,
+        config.category_field,
+        with_category=config.sampling == "category",
+    )
 
 
-def split_by_time(rows: pd.DataFrame, shares: tuple[int, int, int]) -> dict[str, pd.DataFrame]:
-    """Cut rows that are in time order into train, validation and test by `shares`."""
-    cuts = np.cumsum(shares)[:2] * len(rows) // sum(shares)
-    parts = np.split(np.arange(len(rows)), cuts)
-    return {
-        name: rows.iloc[part].reset_index(drop=True)
-        for name, part in zip(SPLITS, parts, strict=True)
-    }
+def _log_reader(config: PrepareConfig, sources: Sequence[Source]) -> LogReader:
+    return log_reader(
+        sources,
+        config.interactions_format,
+        config.user_field,
+        config.item_field,
+        config.time_field,
+        config.rating_field,
+        with_rating=config.minimum_rating is not None,
+        time_format=config.time_format,
+    )
 
 
-def draw_candidates(
-    rows: pd.DataFrame,
-    touched: dict[int, set[int]],
-    num_items: int,
-    size: int,
-    seed: tuple[int, ...],
-) -> list[list[int]]:
-    """Each row's target, at a random position, among items its user never touched.
+class _Work:
+    """The steps from a log's files to a data set's, in a folder of its own."""
 
-    Every row has a generator of its own, so that the result does not depend on the order or the
-    process in which rows are drawn.
+    def __init__(
+        self,
+        config: PrepareConfig,
+        log: Sequence[Source],
+        reader: LogReader,
+        items: pd.DataFrame,
+        folder: Path,
+        each: Each,
+        progress: Progress,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._reader = reader
+        self._items = items
+        self._folder = folder
+        self._each = each
+        self._progress = progress
+        size = sum(source.inflated for source in log)
+        self._shards = min(_MOST_SHARDS, max(1, size // _SHARD_BYTES))
 
-    Args:
-        rows: columns user_id and target; the index is the row's number in its split.
-        touched: what each user touched, before and after the row.
-        num_items: items in the catalogue.
-        size: candidates per row, target included.
-        seed: the row's number is added to it.
-    """
-    drawn = []
-    for row, user, target in zip(rows.index, rows["user_id"], rows["target"], strict=True):
-        generator = np.random.default_rng([*seed, row])
-        candidates = sample_untouched(generator, touched[user], num_items, size - 1)
-        candidates.insert(int(generator.integers(size)), int(target))
-        drawn.append(candidates)
-    return drawn
+    def write(self, output: Path) -> tuple[dict[str, int], list[BadRow]]:
+        """Write the Parquet files into `output`; returns counts, and rows that were set aside."""
+        read, bad = self._read()
+        tasks = [
+            OrderTask(number, self._folder, self._config.duplicates)
+            for number in range(self._shards)
+        ]
+        users = self._run(order_shard, tasks, "sorting")
+        plan = self._plan(users)
+        categories = pd.factorize(self._items["category"])[0][plan.items >= 0]
+        filled = self._rows(plan, categories)
+        self._join(plan, output)
+        self._catalogue(plan, output)
+        counts = {
+            "users": plan.users,
+            "items": len(plan.popularity),
+            "interactions": plan.interactions,
+            "interactions_read": read,
+            **plan.rows,
+        }
+        if self._config.sampling != "uniform":
+            counts["candidate_sets_filled_uniformly"] = filled
+        return counts, bad
 
+    def _run(
+        self, function: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], what: str
+    ) -> list[ResultT]:
+        results: list[ResultT] = []
+        self._progress(0, len(tasks), what)
+        for result in self._each(function, tasks):
+            results.append(result)
+            self._progress(len(results), len(tasks), what)
+        return results
 
-def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
-    """Occurrences of each item in the training sequences, each interaction counted once.
-
-    A user's training sequence is the history of the user's first training row, then its targets:
-    every later history holds nothing else, because training rows are a user's earliest.
-
-    Returns:
-        Counts, [num_items].
-    """
-    counts = np.zeros(num_items, dtype=np.int64)
-    first = train.drop_duplicates("user_id")
-    for items in (train["target"].to_numpy(), *first["history"]):
-        np.add.at(counts, np.asarray(items, dtype=np.int64), 1)
-    return counts
-
-
-def _file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    return {"file": path.name, "sha256": file_hash(path)}
-
-
-def _in_time_order(log: pd.DataFrame, items: pd.DataFrame, config: PrepareConfig) -> pd.DataFrame:
-    """The log by time, ties as in the file, with dense item ids."""
-    positions = pd.Series(np.arange(len(items)), index=items["item"])
-    item_ids = log["item"].map(positions)
-    if item_ids.isna().any():
-        bad = log[item_ids.isna()].iloc[0]
-        raise InputError(
-            f"{config.interactions}:{bad['line']}: item {bad['item']!r} is not in {config.items}"
-        )
-    log = log.assign(item_id=item_ids.astype("int64"))
-    return log.sort_values("time", kind="stable", ignore_index=True)
-
-
-def _touched(log: pd.DataFrame, users: pd.Index) -> dict[int, set[int]]:
-    """What each user touched anywhere in the log, also before the interactions that are kept."""
-    by_name = {str(name): set(items.tolist()) for name, items in log.groupby("user")["item_id"]}
-    return {user: by_name[str(name)] for user, name in enumerate(users)}
-
-
-def _refuse_small_catalogue(
-    splits: dict[str, pd.DataFrame],
-    touched: dict[int, set[int]],
-    users: pd.Index,
-    num_items: int,
-    config: PrepareConfig,
-) -> None:
-    """Training draws candidates of the same number, so that its users count as well."""
-    drawn_for = set().union(*(frame["user_id"].unique() for frame in splits.values()))
-    for user in sorted(drawn_for):
-        free = num_items - len(touched[user])
-        if free < config.candidates - 1:
-            raise InputError(
-                f"candidates: {config.candidates} asked for, but {config.user_field} "
-                f"{users[user]!r} leaves only {free} of {num_items} items untouched; ask for fewer"
+    def _read(self) -> tuple[int, list[BadRow]]:
+        ids = self._folder / "items.parquet"
+        pq.write_table(pa.table({"item": self._items["item"].tolist()}), ids)
+        tasks = [
+            ReadTask(
+                number,
+                source,
+                self._reader,
+                self._config.minimum_rating,
+                ids,
+                self._shards,
+                self._folder,
+                self._config.malformed,
             )
+            for number, source in enumerate(self._log)
+        ]
+        results = self._run(read_into_shards, tasks, "reading")
+        return sum(r.rows for r in results), [row for r in results for row in r.malformed]
 
-
-def _refuse_empty_splits(splits: dict[str, pd.DataFrame], config: PrepareConfig) -> None:
-    empty = [name for name, frame in splits.items() if frame.empty]
-    if empty:
-        raise InputError(
-            f"{config.interactions}: no rows left for {', '.join(empty)}; every row needs a user "
-            f"with {config.minimum_history} earlier interactions (minimum_history)"
+    def _plan(self, users: list[int]) -> Plan:
+        self._progress(0, 1, "splitting")
+        config = self._config
+        kept = keep(
+            self._folder,
+            users,
+            len(self._items),
+            config.minimum_user_interactions,
+            config.minimum_item_interactions,
+            config.maximum_rows,
         )
+        plan = make_plan(
+            self._folder,
+            users,
+            kept,
+            len(self._items),
+            config.minimum_item_interactions > 0,
+            config.minimum_history,
+            config.split_by,
+            config.split,
+            config.history_length,
+            config.seed,
+        )
+        empty = [name for name in SPLITS if not plan.rows[name]]
+        if empty:
+            raise InputError(
+                f"{', '.join(config.interactions)}: no rows left for {', '.join(empty)}; every row "
+                f"needs a user with {config.minimum_history} earlier interactions "
+                f"(minimum_history); {plan.interactions} interactions of {plan.users} users remain"
+            )
+        return plan
+
+    def _rows(self, plan: Plan, categories: np.ndarray) -> int:
+        config = self._config
+        sampler = CandidateSampler(
+            len(plan.popularity),
+            config.candidates,
+            config.sampling,
+            plan.popularity,
+            categories,
+            config.seed,
+        )
+        tasks = [
+            RowTask(number, self._folder, share, plan.items, config.history_length, sampler)
+            for number, share in enumerate(plan.shards)
+        ]
+        return sum(self._run(make_rows, tasks, "histories and candidates"))
+
+    def _join(self, plan: Plan, output: Path) -> None:
+        tasks = [
+            PartTask(split, number, self._folder)
+            for split in SPLITS
+            for number in range(-(-plan.rows[split] // PART))
+        ]
+        parts = self._run(order_part, tasks, "writing")
+        for split in SPLITS:
+            mine = [part for task, part in zip(tasks, parts, strict=True) if task.split == split]
+            join_parts(mine, output / f"{split}.parquet")
+
+    def _catalogue(self, plan: Plan, output: Path) -> None:
+        items = self._items[plan.items >= 0]
+        years = items["year"].tolist() if self._config.year_field else None
+        catalogue = pd.DataFrame(
+            {
+                "item_id": np.arange(len(items)),
+                "source_id": items["item"].to_numpy(),
+                "title": display_titles(items["title"].tolist(), years, self._config.clean_titles),
+                "popularity": plan.popularity,
+                "source_title": items["title"].to_numpy(),
+            }
+        )
+        write_parquet(catalogue, output / "items.parquet")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,15 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.data.audit import audit
 from raypo.data.dataset import load_dataset
-from raypo.runs import Progress, file_hash, no_progress, read_json, write_json
+from raypo.data.readers import BadRow
+from raypo.data.readers.malformed import rows_as_json
+from raypo.runs import Progress, file_hash, no_progress, read_json, write_json, write_text
 
 SPLITS = ("train", "validation", "test")
+QUARANTINE = "quarantine.jsonl"
 _FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
+# Beyond it the audit takes whole users by lot: it holds what it looks at in memory.
+AUDITED_ROWS = 300_000
 
 
 def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
@@ -42,26 +49,36 @@ def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
 
 def write_dataset(
     folder: Path,
-    splits: dict[str, pd.DataFrame],
-    items: pd.DataFrame,
-    info: dict[str, Any],
+    fill: Callable[[Path], dict[str, Any]],
+    malformed: Callable[[], Sequence[BadRow]],
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write all files into a folder beside, audit them, and let it take its place.
+    """Let `fill` write all files into a folder beside, audit them, and put it into its place.
+
+    Args:
+        folder: of the data set; it must be free.
+        fill: writes the Parquet files into the folder it is given, and returns what
+            `dataset.json` is to hold.
+        malformed: rows that were set aside, asked for after `fill`.
+        progress: told of the audit.
 
     Returns:
-        What `dataset.json` holds: `info`, the files' hashes and the audit.
+        What `dataset.json` holds: also the files' hashes and the audit.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
         temporary = Path(name) / "data"
         temporary.mkdir()
-        for split, frame in splits.items():
-            _write_parquet(frame, temporary / f"{split}.parquet")
-        _write_parquet(items, temporary / "items.parquet")
-        info["files"] = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
+        info = fill(temporary)
+        bad = malformed()
+        if bad:
+            lines = (json.dumps(row, ensure_ascii=False) for row in rows_as_json(bad))
+            write_text(temporary / QUARANTINE, "\n".join(lines) + "\n")
+            info["counts"]["quarantined"] = len(bad)
+        files = sorted(temporary.glob("*.parquet"))
+        info["files"] = {file.name: file_hash(file) for file in files}
         write_json(temporary / "dataset.json", info)
-        info["audit"] = audit(load_dataset(temporary), progress).as_json()
+        info["audit"] = audit(load_dataset(temporary, AUDITED_ROWS), progress).as_json()
         write_json(temporary / "dataset.json", info)
         if folder.exists():
             folder.rmdir()
@@ -69,6 +86,7 @@ def write_dataset(
     return info
 
 
-def _write_parquet(frame: pd.DataFrame, file: Path) -> None:
+def write_parquet(frame: pd.DataFrame, file: Path) -> None:
+    """Write a table without what pandas would add to its schema."""
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     pq.write_table(table, file, compression="zstd")

@@ -28,12 +28,12 @@ from raypo.config import (
 )
 from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import load_dataset
-from raypo.data.prepare import prepare
 from raypo.display import clock, console, shown
 from raypo.evaluation.predictions import read_predictions
 from raypo.evaluation.report import ReportRun, write_report
 from raypo.evaluation.table import markdown_table
 from raypo.orchestration.evaluate import evaluate
+from raypo.orchestration.prepare import prepare
 from raypo.orchestration.train import train
 from raypo.recommenders.train import train_recommender
 from raypo.runs import file_hash, read_json, read_metrics, value_hash, write_text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.config import InputError, PrepareConfig
+from raypo.data.candidates import CandidateSampler
 from raypo.data.dataset import Dataset, load_dataset
-from raypo.data.prepare import draw_candidates, prepare, slide, split_by_time
+from raypo.data.plan import positions_in_sequences
+from raypo.data.prepare import prepare
+from raypo.data.rows import histories
 from raypo.runs import file_hash
 
 from .conftest import NUM_ITEMS, write_lines
@@ -132,14 +137,6 @@ def test_seed_changes_candidates_alone(make_config: MakeConfig, tmp_path: Path) 
     assert any((a != b).any() for a, b in zip(first.test.candidates, second.test.candidates))  # noqa: B905
 
 
-def test_candidates_do_not_depend_on_which_rows_are_drawn_together() -> None:
-    rows = pd.DataFrame({"user_id": [0, 1, 0, 1], "target": [1, 2, 3, 4]})
-    touched = {0: {1, 3}, 1: {2, 4}}
-    together = draw_candidates(rows, touched, 50, 6, (3, 1))
-    assert draw_candidates(rows.iloc[2:], touched, 50, 6, (3, 1)) == together[2:]
-    assert draw_candidates(rows, touched, 50, 6, (3, 2)) != together
-
-
 def test_an_existing_data_set_is_recognised_or_refused(make_config: MakeConfig) -> None:
     config = make_config()
     info = prepare(config)
@@ -167,9 +164,9 @@ def test_a_folder_or_file_of_something_else_is_refused(make_config: MakeConfig) 
 def test_unusable_inputs_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     header = "user_id:token\titem_id:token\ttimestamp:float"
     stranger = write_lines(tmp_path / "stranger.inter", [header, "u\ti1\t1", "u\tnew\t2"])
-    with pytest.raises(InputError, match=r"stranger.inter:3: item 'new' is not in"):
+    with pytest.raises(InputError, match=r"stranger.inter:3: item 'new' is not in the catalogue"):
         prepare(make_config(interactions=stranger))
-    with pytest.raises(InputError, match=r"candidates: 61 asked for, but user_id 'u.*' leaves"):
+    with pytest.raises(InputError, match=r"candidates: 61 asked for, but user 'u.*' leaves"):
         prepare(make_config(candidates=61))
     with pytest.raises(InputError, match="no rows left for train, validation, test"):
         prepare(make_config(minimum_history=60))
@@ -178,28 +175,262 @@ def test_unusable_inputs_are_refused(make_config: MakeConfig, tmp_path: Path) ->
     assert not make_config().output.exists()
 
 
+Option = dict[str, object]
+
+
+def expected_rows(log: Log, kept: Log, history_length: int, minimum_history: int) -> list[object]:
+    """(user, history, target, time) of a kept log that is in order, users by name."""
+    sequences: dict[str, list[str]] = {}
+    rows: list[object] = []
+    for user, item, time in kept:
+        before = sequences.setdefault(user, [])
+        if len(before) >= minimum_history:
+            rows.append((user, tuple(before[-history_length:]), item, time))
+        before.append(item)
+    return rows
+
+
+def named_rows(data: Dataset, frame: pd.DataFrame, kept: Log) -> list[object]:
+    """The same of a prepared split."""
+    names = list(dict.fromkeys(user for user, _, _ in kept))
+    items = data.items["source_id"].tolist()
+    return [
+        (names[row.user_id], tuple(items[i] for i in row.history), items[row.target], row.timestamp)
+        for row in frame.itertuples()
+    ]
+
+
+def core(log: Log, users: int, items: int) -> Log:
+    """One interaction after the other is taken out as long as one has too few beside it."""
+    left = list(log)
+    while True:
+        user = Counter(row[0] for row in left)
+        item = Counter(row[1] for row in left)
+        bad = [row for row in left if user[row[0]] < users or item[row[1]] < items]
+        if not bad:
+            return left
+        left.remove(bad[0])
+
+
+@pytest.mark.parametrize(("users", "items"), [(30, 0), (0, 7), (28, 3), (2, 2)])
+def test_filters_leave_the_core(make_config: MakeConfig, log: Log, users: int, items: int) -> None:
+    data = prepared(
+        make_config(
+            minimum_user_interactions=users,
+            minimum_item_interactions=items,
+            minimum_history=1,
+            candidates=4,
+        )
+    )
+    kept = ordered(core(log, users, items))
+    assert len(kept) > 0
+    assert data.info["counts"]["interactions"] == len(kept)
+    assert named_rows(data, all_rows(data), kept) == expected_rows(log, kept, 10, 1)
+    left = {item for _, item, _ in kept}
+    expected = [f"i{i}" for i in range(NUM_ITEMS) if not items or f"i{i}" in left]
+    assert data.items["source_id"].tolist() == expected
+
+
+def test_leave_one_out_holds_each_users_last_rows_out(make_config: MakeConfig, log: Log) -> None:
+    data = prepared(make_config(split_by="leave-one-out", minimum_history=2))
+    kept = ordered(log)
+    rows = expected_rows(log, kept, 10, 2)
+    for name, back in (("test", 1), ("validation", 2)):
+        found = named_rows(data, getattr(data, name), kept)
+        own = [[row for row in rows if row[0] == user] for user in {row[0] for row in rows}]  # type: ignore[index]
+        assert sorted(found) == sorted(mine[-back] for mine in own)  # type: ignore[type-var]
+    assert len(all_rows(data)) == len(rows)
+    assert data.train["timestamp"].is_monotonic_increasing
+
+
+def test_by_user_holds_whole_users_out(make_config: MakeConfig, log: Log) -> None:
+    data = prepared(make_config(split_by="by-user", split=(2, 1, 1)))
+    users = [set(frame["user_id"]) for frame in (data.train, data.validation, data.test)]
+    assert [len(one) for one in users] == [6, 3, 3]
+    assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
+    kept = ordered(log)
+    assert sorted(named_rows(data, all_rows(data), kept)) == sorted(expected_rows(log, kept, 10, 3))  # type: ignore[type-var]
+
+
+def write_log(folder: Path, log: Log, name: str = "log.inter") -> Path:
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    return write_lines(folder / name, [header] + [f"{u}\t{i}\t{t}" for u, i, t in log])
+
+
+@pytest.mark.parametrize(
+    ("policy", "keep"),
+    [("keep", [0, 1, 2, 3]), ("exact", [0, 2, 3]), ("first", [0]), ("last", [3])],
+)
+def test_duplicates(
+    make_config: MakeConfig, log: Log, tmp_path: Path, policy: str, keep: list[int]
+) -> None:
+    again = [("u0", "again", time) for time in (5, 5, 6, 7)]
+    items = write_lines(
+        tmp_path / "items.item",
+        ["item_id:token\tmovie_title:token_seq", "again\tAgain"]
+        + [f"i{i}\tTitle {i}" for i in range(NUM_ITEMS)],
+    )
+    config = make_config(
+        interactions=write_log(tmp_path, [*again, *log], "more.inter"),
+        items=items,
+        year_field=None,
+        duplicates=policy,
+    )
+    data = prepared(config)
+    kept = ordered([*(again[place] for place in keep), *log])
+    assert named_rows(data, all_rows(data), kept) == expected_rows(log, kept, 10, 3)
+
+
+def test_low_ratings_only_count_as_touched(
+    make_config: MakeConfig, log: Log, tmp_path: Path
+) -> None:
+    header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
+    lines = [f"{u}\t{i}\t{1 + n % 5}\t{t}" for n, (u, i, t) in enumerate(log)]
+    config = make_config(
+        interactions=write_lines(tmp_path / "rated.inter", [header, *lines]),
+        minimum_rating=3,
+        candidates=8,
+    )
+    data = prepared(config)
+    kept = ordered([row for n, row in enumerate(log) if n % 5 >= 2])
+    assert named_rows(data, all_rows(data), kept) == expected_rows(log, kept, 10, 3)
+    names = list(dict.fromkeys(user for user, _, _ in kept))
+    for row in data.test.itertuples():
+        touched = {int(i[1:]) for u, i, _ in log if u == names[row.user_id]}
+        assert set(row.candidates.tolist()) & touched == {row.target}
+
+
+def test_the_parts_of_a_log_and_their_shards_do_not_matter(
+    make_config: MakeConfig, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_config(output=tmp_path / "whole")
+    prepare(whole)
+    monkeypatch.setattr("raypo.data.prepare._SHARD_BYTES", 512)
+    monkeypatch.setattr("raypo.data.rows.PART", 17)
+    monkeypatch.setattr("raypo.data.prepare.PART", 17)
+    monkeypatch.setattr("raypo.data.readers.records.CHUNK", 23)
+    third = len(log) // 3
+    for number in range(3):
+        part = log[number * third : (number + 1) * third if number < 2 else None]
+        write_log(tmp_path, part, f"part{number}.inter")
+    parts = make_config(output=tmp_path / "parts", interactions=tmp_path / "part*.inter")
+    prepare(parts)
+    for split in ("train", "validation", "test", "items"):
+        a, b = (
+            pd.read_parquet(tmp_path / name / f"{split}.parquet") for name in ("whole", "parts")
+        )
+        pd.testing.assert_frame_equal(a, b)
+
+
+def test_candidates_by_popularity_and_by_category(make_config: MakeConfig, tmp_path: Path) -> None:
+    items = write_lines(
+        tmp_path / "kinds.item",
+        ["item_id:token\tmovie_title:token_seq\tkind:token"]
+        + [f"i{i}\tTitle {i}\t{'even' if i % 2 == 0 else 'odd'}|x" for i in range(NUM_ITEMS)],
+    )
+    options: Option = {"items": items, "year_field": None, "candidates": 5}
+    by_kind = prepared(
+        make_config(sampling="category", category_field="kind", output=tmp_path / "kind", **options)
+    )
+    filled = by_kind.info["counts"]["candidate_sets_filled_uniformly"]
+    mixed = sum(
+        len({item % 2 for item in row.candidates.tolist()}) > 1
+        for row in pd.concat([by_kind.validation, by_kind.test]).itertuples()
+    )
+    assert mixed <= filled < len(by_kind.test)
+    popular = prepared(make_config(sampling="popularity", output=tmp_path / "popular", **options))
+    uniform = prepared(make_config(output=tmp_path / "uniform", **options))
+
+    def mean_popularity(data: Dataset) -> float:
+        counts = data.items["popularity"].to_numpy()
+        drawn = [
+            counts[item]
+            for row in pd.concat([data.validation, data.test]).itertuples()
+            for item in row.candidates.tolist()
+            if item != row.target
+        ]
+        return float(np.mean(drawn))
+
+    assert mean_popularity(popular) > 1.03 * mean_popularity(uniform)
+
+
+def test_weights_give_the_chances(tmp_path: Path) -> None:
+    weights = np.array([0, 1, 2, 5, 0])
+    sampler = CandidateSampler(5, 2, "popularity", weights, np.zeros(5), 0)
+    drawn = Counter(
+        next(item for item in sampler.draw(1, row, {4}, 4)[0] if item != 4) for row in range(4000)
+    )
+    assert set(drawn) == {1, 2, 3}
+    assert scipy.stats.chisquare([drawn[1], drawn[2], drawn[3]], [500, 1000, 2500]).pvalue > 1e-3
+
+
+def test_unusable_rows_are_set_aside_counted_and_audited(
+    make_config: MakeConfig, log: Log, tmp_path: Path
+) -> None:
+    broken = write_log(tmp_path, log, "broken.inter")
+    with broken.open("a", encoding="utf-8") as file:
+        file.write("u0\tnowhere\t5\nu0\ti1\tlate\nu0\n")
+    config = make_config(interactions=broken, malformed="quarantine")
+    info = prepare(config)
+    assert info["counts"]["quarantined"] == 3
+    assert info["counts"]["interactions_read"] == len(log)
+    lines = (config.output / "quarantine.jsonl").read_text().splitlines()
+    told = [(row["line"], row["problem"]) for row in map(json.loads, lines)]
+    first = len(log) + 2
+    assert sorted(told) == [
+        (first, "item 'nowhere' is not in the catalogue"),
+        (first + 1, "timestamp is 'late', expected a number (below 2^53)"),
+        (first + 2, "expected 3 fields, got 1"),
+    ]
+    (finding,) = [f for f in info["audit"]["findings"] if "quarantine" in f["what"]]
+    assert finding["count"] == 3
+    assert len(finding["examples"]) == 3
+    assert prepare(config) == info
+
+
+def test_titles_that_several_items_share_are_found(make_config: MakeConfig) -> None:
+    info = prepare(make_config())
+    (finding,) = [f for f in info["audit"]["findings"] if "title another item has" in f["what"]]
+    assert finding["count"] == NUM_ITEMS
+    assert finding["examples"][0] == "i0: Film 0, The -> The Film 0 (1980)"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ray_workers_write_the_same_bytes(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypo.orchestration.prepare import prepare as prepare_with_ray
+
+    hashes = set()
+    for workers in (0, 1, 2):
+        config = make_config(output=tmp_path / f"with{workers}", workers=workers)
+        info = prepare_with_ray(config)
+        hashes.add(tuple(sorted(info["files"].items())))
+    assert len(hashes) == 1
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    stranger = write_lines(tmp_path / "stranger.inter", [header, "u\ti1\t1", "u\tnew\t2"])
+    with pytest.raises(InputError, match=r"^\S+stranger.inter:3: item 'new' is not"):
+        prepare_with_ray(
+            make_config(interactions=stranger, workers=2, output=tmp_path / "stranger")
+        )
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=60),
     st.integers(1, 6),
     st.integers(1, 6),
 )
-def test_slide_gives_the_items_right_before_the_target(
-    pairs: list[tuple[int, int]], history_length: int, minimum_history: int
+def test_histories_are_the_items_right_before_the_target(
+    pairs: list[tuple[int, int]], length: int, minimum_history: int
 ) -> None:
-    log = pd.DataFrame(pairs, columns=["user_id", "item_id"], dtype="int64")
-    log["time"] = np.arange(len(pairs), dtype=float)
-    rows = slide(log, history_length, minimum_history)
-    counts = Counter(user for user, _ in pairs)
-    assert len(rows) == sum(max(0, count - minimum_history) for count in counts.values())
-    for row in rows.itertuples():
-        before = [item for user, item in pairs[: row.timestamp] if user == row.user_id]
-        assert row.history == before[-history_length:]
-        assert (row.user_id, row.target) == pairs[row.timestamp]
-
-
-@given(st.integers(0, 200), st.tuples(*[st.integers(1, 9)] * 3))
-def test_splits_are_consecutive_and_whole(num_rows: int, shares: tuple[int, int, int]) -> None:
-    splits = split_by_time(pd.DataFrame({"target": np.arange(num_rows)}), shares)
-    joined = pd.concat(splits.values())["target"]
-    assert joined.tolist() == list(range(num_rows))
-    assert abs(len(splits["train"]) - num_rows * shares[0] / sum(shares)) < 1
+    pairs = sorted(pairs, key=lambda pair: pair[0])
+    users = np.array([user for user, _ in pairs], dtype=np.int64)
+    items = np.array([item for _, item in pairs], dtype=np.int64)
+    positions = positions_in_sequences(users)
+    targets = np.flatnonzero(positions >= minimum_history)
+    found = histories(items, users, targets, length).to_pylist()
+    for target, history in zip(targets.tolist(), found, strict=True):
+        before = [item for user, item in pairs[:target] if user == users[target]]
+        assert history == before[-length:]
+        assert len(before) == positions[target]

@@ -22,12 +22,14 @@ class Audit:
         rules: blind ones first, each by falling HitRatio@1.
         findings: the severest first.
         rows: test rows. candidates: of each.
+        sampled: whether the rows are those of some users of a larger data set.
     """
 
     rules: tuple[RuleScore, ...]
     findings: tuple[Finding, ...]
     rows: int
     candidates: int
+    sampled: bool = False
 
     @property
     def severe(self) -> bool:
@@ -52,7 +54,7 @@ def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
     rules = rule_scores(dataset, dataset.test, dataset.validation, ranks)
     candidates = len(dataset.test["candidates"].iat[0])
     findings = [
-        *find_in_rules(rules, 1 / candidates, len(dataset.test)),
+        *find_in_rules(dataset, rules, 1 / candidates),
         *find_in_orders(dataset, ranks),
     ]
     progress(2, 3, "rows")
@@ -63,4 +65,5 @@ def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
         tuple(sorted(findings, key=lambda finding: _WEIGHT[finding.severity])),
         len(dataset.test),
         candidates,
+        len(dataset.test) < dataset.info.get("counts", {}).get("test", 0),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -41,6 +43,8 @@ class Finding:
 def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
     """Findings of every check that has any."""
     for check in (
+        _set_aside,
+        _shared_titles,
         _target_in_history,
         _shared_rows,
         _shared_users,
@@ -75,8 +79,9 @@ def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[
         )
 
 
-def find_in_rules(rules: list[RuleScore], chance: float, rows: int) -> Iterator[Finding]:
-    """Blind rules that score more than they should."""
+def find_in_rules(dataset: Dataset, rules: list[RuleScore], chance: float) -> Iterator[Finding]:
+    """Blind rules that score more than they should on test rows."""
+    rows = len(dataset.test)
     best = max(rules, key=lambda rule: 0.0 if rule.blind else rule.hit_ratio)
     for rule in rules:
         if not rule.blind or rule.low <= 2 * chance:
@@ -89,9 +94,52 @@ def find_in_rules(rules: list[RuleScore], chance: float, rows: int) -> Iterator[
             "severe" if beats else "warning",
             round(rule.hit_ratio * rows),
             rows,
-            (),
+            tuple(_test_example(dataset, row) for row in rule.hits),
             "what scores above it may have learned this rule; report it in every table of results",
         )
+
+
+def _test_example(dataset: Dataset, number: int) -> str:
+    row = dataset.test.iloc[number]
+    return f"test:{number} {_told(dataset, row['history'], int(row['target']))}"
+
+
+def _set_aside(dataset: Dataset) -> Finding | None:
+    file = dataset.folder / "quarantine.jsonl"
+    if not file.is_file():
+        return None
+    counts = dataset.info["counts"]
+    with file.open(encoding="utf-8") as lines:
+        first = [json.loads(line) for line in islice(lines, _EXAMPLES)]
+    examples = tuple(f"{row['file']}:{row['line']} {row['problem']}" for row in first)
+    read = counts.get("interactions_read", sum(counts[split] for split in ("train", *_HELD_OUT)))
+    return Finding(
+        "rows of the sources that could not be used (quarantine.jsonl)",
+        "warning" if counts["quarantined"] > 0.01 * read else "note",
+        counts["quarantined"],
+        counts["quarantined"] + read,
+        examples,
+        "read what they are; results speak of the others alone",
+    )
+
+
+def _shared_titles(dataset: Dataset) -> Finding | None:
+    if "source_title" not in dataset.items:
+        return None
+    titles = dataset.items["source_title"].str.casefold().str.split().str.join(" ")
+    found = titles.duplicated(keep=False).to_numpy()
+    if not found.any():
+        return None
+    shown = dataset.items[found].head(_EXAMPLES)
+    return Finding(
+        "items whose title another item has too",
+        "note",
+        int(found.sum()),
+        len(found),
+        tuple(f"{row.source_id}: {row.source_title} -> {row.title}" for row in shown.itertuples()),
+        "they are told apart by year or number, which says nothing to a language model; where "
+        "they are one item in truth, join them",
+    )
 
 
 def _target_in_history(dataset: Dataset) -> Finding | None:

@@ -16,6 +16,9 @@ from scipy.stats import binomtest
 from raypo.data.audit import orders
 from raypo.data.dataset import Dataset
 
+_ROWS_AT_A_TIME = 1024
+_EXAMPLES = 3
+
 
 @dataclass(frozen=True)
 class RuleScore:
@@ -24,6 +27,7 @@ class RuleScore:
     Attributes:
         name: in words. blind: it knows nothing of anybody's taste.
         hit_ratio: HitRatio@1; ties count by their share. low, high: its 95% Wilson interval.
+        hits: the first rows that it answers rightly, by number.
     """
 
     name: str
@@ -31,6 +35,7 @@ class RuleScore:
     hit_ratio: float
     low: float
     high: float
+    hits: tuple[int, ...] = ()
 
 
 def rule_scores(
@@ -61,7 +66,9 @@ def candidates_of(rows: pd.DataFrame) -> np.ndarray:
 def _score(name: str, blind: bool, scores: np.ndarray, rows: pd.DataFrame) -> RuleScore:
     hits = _hits(scores, rows)
     interval = binomtest(round(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return RuleScore(name, blind, float(hits.mean()), float(interval.low), float(interval.high))
+    examples = tuple(np.flatnonzero(hits == 1)[:_EXAMPLES].tolist())
+    low, high = float(interval.low), float(interval.high)
+    return RuleScore(name, blind, float(hits.mean()), low, high, examples)
 
 
 def _hits(scores: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
@@ -130,14 +137,24 @@ def _simple(dataset: Dataset, rows: pd.DataFrame) -> Mapping[str, np.ndarray]:
     norms = np.sqrt(np.asarray(seen.multiply(seen).sum(axis=0)).ravel())
     unit = (seen @ sparse.diags(1 / np.maximum(norms, 1))).tocsc()
     histories = _histories(rows, dataset.num_items)
-    # Cosine of each candidate with each history item, summed: histories @ unit.T @ unit, sparse.
-    neighbours = (histories @ unit.T @ unit).tocsr()
     last = np.array([history[-1] for history in rows["history"]])
     return {
         "popularity": popularity[candidates],
-        "item-kNN": _pick(neighbours, np.arange(len(rows)), candidates) + tie,
+        "item-kNN": _neighbours(histories, unit, candidates) + tie,
         "Markov chain": _pick(following, last, candidates) + tie,
     }
+
+
+def _neighbours(
+    histories: sparse.csr_matrix, unit: sparse.csc_matrix, candidates: np.ndarray
+) -> np.ndarray:
+    """Cosine of each candidate with each history item, summed; some rows at a time."""
+    scores = np.empty(candidates.shape)
+    for start in range(0, len(candidates), _ROWS_AT_A_TIME):
+        part = slice(start, start + _ROWS_AT_A_TIME)
+        similar = (histories[part] @ unit.T @ unit).tocsr()
+        scores[part] = _pick(similar, np.arange(similar.shape[0]), candidates[part])
+    return scores
 
 
 def _seen(dataset: Dataset) -> sparse.csr_matrix:

@@ -1,0 +1,157 @@
+"""Interactions: user, item, time and, where asked for, a rating."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from raypo.config import InputError
+from raypo.data.formats import Format, TimeField, find_format
+from raypo.data.readers.malformed import Malformed
+from raypo.data.readers.records import read_columns
+from raypo.data.readers.times import check_time_format, guess_time_format, parse_times
+from raypo.data.sources import Source
+
+
+@dataclass(frozen=True)
+class LogReader:
+    """How to read every file of a log: one format, one way to write times.
+
+    Attributes:
+        form: of the files.
+        user, item, time: columns; time may be a year, a month and a day.
+        rating: column of ratings, None where they are not looked at.
+        time_format: as `parse_times` takes it, never `auto`.
+    """
+
+    form: Format
+    user: str
+    item: str
+    time: TimeField
+    rating: str | None
+    time_format: str
+
+    @property
+    def columns(self) -> list[str]:
+        """Those that are read."""
+        time = [self.time] if isinstance(self.time, str) else list(self.time)
+        return [self.user, self.item, *time, *([self.rating] if self.rating else [])]
+
+
+def log_reader(
+    sources: Sequence[Source],
+    form: str = "auto",
+    user: str | None = None,
+    item: str | None = None,
+    time: TimeField | None = None,
+    rating: str | None = None,
+    with_rating: bool = False,
+    time_format: str = "auto",
+) -> LogReader:
+    """Settle how a log is read, looking at its first rows where the way times are written is open.
+
+    Args:
+        sources: the files, all of one format.
+        form: its name, or `auto`.
+        user: column; None takes the format's own, likewise the next three.
+        item: column of ids.
+        time: column, or those of year, month and day.
+        rating: column.
+        with_rating: whether ratings are read.
+        time_format: `auto` takes the format's own, or what the first rows look like.
+
+    Raises:
+        InputError: unknown format, files of several formats, no such column.
+    """
+    check_time_format(time_format)
+    formats = {find_format(form, source) for source in sources}
+    if len(formats) > 1:
+        names = ", ".join(source.location for source in sources)
+        raise InputError(f"{names}: files of several formats; give those of one at a time")
+    found = formats.pop()
+    reader = LogReader(
+        found,
+        user or found.user,
+        item or found.item,
+        time or found.time,
+        (rating or found.rating) if with_rating else None,
+        found.time_format if time_format == "auto" else time_format,
+    )
+    if reader.time_format == "auto":
+        reader = replace(reader, time_format=_seen_time_format(sources[0], reader))
+    return reader
+
+
+def _seen_time_format(source: Source, reader: LogReader) -> str:
+    if not isinstance(reader.time, str):
+        return "iso"
+    # What is malformed is the reading's to report, with its policy.
+    chunks = read_columns(source, reader.form, reader.columns, Malformed("quarantine"))
+    with closing(chunks):
+        for chunk in chunks:
+            return guess_time_format(chunk[reader.time].head(1000))
+    return "seconds"
+
+
+def read_interactions(
+    source: Source, reader: LogReader, malformed: Malformed
+) -> Iterator[pd.DataFrame]:
+    """Chunks of interactions in the order of the file.
+
+    Returns:
+        Columns user, item (text), time (float64 seconds), line, and rating (float64) where read.
+
+    Raises:
+        InputError: the file cannot be read, or a malformed row where those stop.
+    """
+    for chunk in read_columns(source, reader.form, reader.columns, malformed):
+        time = _time_texts(chunk, reader.time)
+        frame = pd.DataFrame(
+            {
+                "user": chunk[reader.user],
+                "item": chunk[reader.item],
+                "time": parse_times(time, reader.time_format),
+                "line": chunk["line"],
+            }
+        )
+        if reader.rating:
+            ratings = pd.to_numeric(chunk[reader.rating], errors="coerce")
+            frame["rating"] = ratings.astype("float64")
+        problems = _problems(frame, chunk, time, reader)
+        bad = problems != ""
+        for index in frame.index[bad]:
+            row = "\t".join(str(chunk.at[index, column]) for column in reader.columns)
+            malformed.add(source.location, int(chunk.at[index, "line"]), problems.at[index], row)
+        yield frame[~bad] if bad.any() else frame
+
+
+def _time_texts(chunk: pd.DataFrame, time: TimeField) -> pd.Series:
+    if isinstance(time, str):
+        return chunk[time]
+    year, month, day = (chunk[column].str.strip() for column in time)
+    return year.str.zfill(4) + "-" + month.str.zfill(2) + "-" + day.str.zfill(2)
+
+
+def _problems(
+    frame: pd.DataFrame, chunk: pd.DataFrame, time: pd.Series, reader: LogReader
+) -> pd.Series:
+    """What is wrong with each row, empty where nothing is."""
+    problems = pd.Series("", index=frame.index, dtype=object)
+    wanted = "a number (below 2^53)"
+    if reader.time_format not in ("seconds", "milliseconds"):
+        wanted = f"a time ({reader.time_format})"
+    name = reader.time if isinstance(reader.time, str) else "-".join(reader.time)
+    bad = frame["time"].isna().to_numpy()
+    problems[bad] = [f"{name} is {text!r}, expected {wanted}" for text in time[bad]]
+    if reader.rating:
+        bad = ~np.isfinite(frame["rating"].to_numpy())
+        problems[bad] = [
+            f"{reader.rating} is {text!r}, expected a number" for text in chunk[reader.rating][bad]
+        ]
+    for column, named in (("item", reader.item), ("user", reader.user)):
+        problems[(frame[column].str.strip() == "").to_numpy()] = f"{named} is empty"
+    return problems

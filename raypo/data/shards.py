@@ -1,0 +1,195 @@
+"""From files to shards of users on disk: what makes a log of any size fit into memory.
+
+A shard holds every interaction of its users. Which users those are depends on their names alone,
+so that the result is the same with any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypo.data.readers import BadRow, LogReader, Malformed, read_interactions
+from raypo.data.readers.malformed import Policy
+from raypo.data.sources import Source
+
+Duplicates = Literal["keep", "exact", "first", "last"]
+_READ = pa.schema(
+    [
+        ("user", pa.string()),
+        ("item", pa.int32()),
+        ("time", pa.float64()),
+        ("order", pa.int64()),
+        ("kept", pa.bool_()),
+    ]
+)
+_FILE = 2**40  # rows of one file have orders below it
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """One file of a log to read into shards.
+
+    Attributes:
+        number: of the file in the log. source: the file. reader: how to read it.
+        minimum_rating: rows below count as touched only. items: Parquet of the catalogue's ids.
+        shards: how many. folder: where they go. malformed: what becomes of unusable rows.
+    """
+
+    number: int
+    source: Source
+    reader: LogReader
+    minimum_rating: float | None
+    items: Path
+    shards: int
+    folder: Path
+    malformed: Policy
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What came of a file: usable rows, and those set aside."""
+
+    rows: int
+    malformed: tuple[BadRow, ...]
+
+
+def read_into_shards(task: ReadTask) -> ReadResult:
+    """Read a file in chunks, and add each row to its user's shard.
+
+    Raises:
+        InputError: the file or, where those stop, a row is not what it should be.
+    """
+    malformed = Malformed(task.malformed)
+    names = pq.read_table(task.items)["item"].to_pandas()
+    positions = pd.Series(np.arange(len(names), dtype=np.int32), index=names)
+    writers: dict[int, pq.ParquetWriter] = {}
+    rows = 0
+    try:
+        for chunk in read_interactions(task.source, task.reader, malformed):
+            chunk = _known_items(chunk, positions, task, malformed)
+            order = task.number * _FILE + rows + np.arange(len(chunk))
+            rows += len(chunk)
+            table = pa.Table.from_pandas(
+                chunk.assign(order=order, kept=_kept(chunk, task)), _READ, preserve_index=False
+            )
+            for shard, part in _by_shard(table, chunk["user"], task.shards):
+                if shard not in writers:
+                    file = task.folder / f"read-{shard:05}-{task.number:05}.parquet"
+                    writers[shard] = pq.ParquetWriter(file, _READ)
+                writers[shard].write_table(part)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return ReadResult(rows, tuple(malformed.rows))
+
+
+def _known_items(
+    chunk: pd.DataFrame, positions: pd.Series, task: ReadTask, malformed: Malformed
+) -> pd.DataFrame:
+    known = chunk["item"].map(positions)
+    unknown = known.isna().to_numpy()
+    for row in chunk[unknown].itertuples():
+        malformed.add(
+            task.source.location,
+            int(str(row.line)),
+            f"item {row.item!r} is not in the catalogue",
+            f"{row.user}\t{row.item}",
+        )
+    return chunk.assign(item=known)[~unknown].astype({"item": "int32"})
+
+
+def _kept(chunk: pd.DataFrame, task: ReadTask) -> np.ndarray:
+    if task.minimum_rating is None:
+        return np.ones(len(chunk), dtype=bool)
+    kept: np.ndarray = (chunk["rating"] >= task.minimum_rating).to_numpy()
+    return kept
+
+
+def _by_shard(table: pa.Table, users: pd.Series, shards: int) -> Iterator[tuple[int, pa.Table]]:
+    # A hash with a fixed key: the same in every process and on every machine.
+    hashed = pd.util.hash_array(users.to_numpy(dtype=object)) % np.uint64(shards)
+    order = np.argsort(hashed, kind="stable")
+    numbers, starts = np.unique(hashed[order], return_index=True)
+    table = table.take(order)
+    ends = np.append(starts[1:], len(order))
+    for number, start, end in zip(numbers.tolist(), starts, ends, strict=True):
+        yield int(number), table.slice(int(start), int(end - start))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's interactions by user, time and place in the log.
+
+    Attributes:
+        user: place of the user's name among the shard's sorted names, int32, [rows].
+        item: place in the catalogue, int32. time: seconds. order: place in the log, int64.
+        kept: False for rows that count as touched alone.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    time: np.ndarray
+    order: np.ndarray
+    kept: np.ndarray
+
+
+@dataclass(frozen=True)
+class OrderTask:
+    """A shard to bring into order."""
+
+    number: int
+    folder: Path
+    duplicates: Duplicates
+
+
+def order_shard(task: OrderTask) -> int:
+    """Sort a shard by user, time and place, and mark duplicates as not kept; returns its users.
+
+    `exact` keeps the first of rows that are alike in time as well, `first` and `last` one row of a
+    user and an item.
+    """
+    files = sorted(task.folder.glob(f"read-{task.number:05}-*.parquet"))
+    tables = [pq.read_table(file, schema=_READ) for file in files]
+    frame = pa.concat_tables(tables or [_READ.empty_table()]).to_pandas()
+    codes, names = pd.factorize(frame["user"], sort=True)
+    frame["user"] = codes.astype("int32")
+    order = np.lexsort((frame["order"], frame["time"], codes))
+    frame = frame.iloc[order].reset_index(drop=True)
+    frame["kept"] &= ~_duplicated(frame[frame["kept"]], task.duplicates).reindex(
+        frame.index, fill_value=False
+    )
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, task.folder / f"shard-{task.number:05}.parquet")
+    named = pa.table({"user": pa.array(names, pa.string())})
+    pq.write_table(named, task.folder / f"users-{task.number:05}.parquet")
+    for file in files:
+        file.unlink()
+    return len(names)
+
+
+def _duplicated(rows: pd.DataFrame, policy: Duplicates) -> pd.Series:
+    if policy == "keep":
+        return pd.Series(False, index=rows.index)
+    subset = ["user", "item", "time"] if policy == "exact" else ["user", "item"]
+    return rows.duplicated(subset, keep="last" if policy == "last" else "first")
+
+
+def load_shard(folder: Path, number: int) -> Shard:
+    """Read what `order_shard` wrote."""
+    table = pq.read_table(folder / f"shard-{number:05}.parquet")
+    columns = (table[name].to_numpy() for name in ("user", "item", "time", "order", "kept"))
+    return Shard(*columns)
+
+
+def shard_users(folder: Path, number: int) -> list[str]:
+    """Names of the shard's users."""
+    names: list[str] = pq.read_table(folder / f"users-{number:05}.parquet")["user"].to_pylist()
+    return names

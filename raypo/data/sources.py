@@ -1,0 +1,114 @@
+"""Files to read: local paths, globs and any URL that fsspec knows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from raypo.config import InputError
+
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file.
+
+    Attributes:
+        location: path or URL, as messages name it. size: bytes as stored.
+    """
+
+    location: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return PurePosixPath(self.location).name
+
+    @property
+    def suffix(self) -> str:
+        """Its ending, of what is inside where it is compressed, in lower case."""
+        path = PurePosixPath(self.location)
+        suffix = path.suffix.lower()
+        return PurePosixPath(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
+
+    @property
+    def inflated(self) -> int:
+        """Roughly how many bytes it holds when unpacked."""
+        packed = PurePosixPath(self.location).suffix.lower() in {*_COMPRESSED, ".parquet"}
+        return self.size * 5 if packed else self.size
+
+
+def resolve_sources(locations: Sequence[str]) -> list[Source]:
+    """The files that paths, globs and URLs stand for, each glob's in the order of their names.
+
+    Raises:
+        InputError: nothing there, or it cannot be looked at.
+    """
+    return [source for location in locations for source in _matching(location)]
+
+
+@contextmanager
+def open_source(source: Source, compression: str | None = "infer") -> Iterator[BinaryIO]:
+    """Open a file for reading bytes, unpacked where its name says that it is packed.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    file: Any = fsspec.open(source.location, "rb", compression=compression)
+    try:
+        stream = file.__enter__()
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{source.location}: cannot be read ({error})") from None
+    try:
+        yield stream
+    finally:
+        file.__exit__(None, None, None)
+
+
+def identify(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """Name and sha256 of each file's bytes as stored."""
+    return [{"file": source.name, "sha256": _hash(source)} for source in sources]
+
+
+def _hash(source: Source) -> str:
+    digest = hashlib.sha256()
+    with open_source(source, compression=None) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _matching(location: str) -> list[Source]:
+    try:
+        filesystem, path = url_to_fs(location)
+        # A file whose own name holds a bracket is itself, not a pattern.
+        pattern = any(mark in path for mark in "*?[") and not filesystem.exists(path)
+        paths = sorted(filesystem.glob(path)) if pattern else [path]
+        files = [one for one in paths if filesystem.isfile(one)]
+        if not files:
+            what = "no file matches" if pattern else _absent(filesystem, path)
+            raise InputError(f"{location}: {what}")
+        return [
+            Source(
+                one if "://" not in location else str(filesystem.unstrip_protocol(one)),
+                int(filesystem.size(one) or 0),
+            )
+            for one in files
+        ]
+    except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{location}: cannot be read ({error})") from None
+
+
+def _absent(filesystem: Any, path: str) -> str:
+    return "cannot be read (is a folder)" if filesystem.isdir(path) else "no such file"

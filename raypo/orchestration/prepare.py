@@ -1,0 +1,60 @@
+"""Preparing data on Ray's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray.data
+
+from raypo.config import InputError, PrepareConfig
+from raypo.data.prepare import Each, in_this_process
+from raypo.data.prepare import prepare as prepare_with
+from raypo.orchestration.cluster import connect
+from raypo.runs import Progress, no_progress
+
+
+def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str, Any]:
+    """`raypo.data.prepare.prepare`, on Ray's workers where the configuration asks for any."""
+    each = on_workers(config.workers) if config.workers else in_this_process
+    return prepare_with(config, progress, each)
+
+
+def on_workers(workers: int) -> Each:
+    """Runs tasks as a Ray Data stage on up to `workers` cores.
+
+    What the tasks read and write lies in files, so that nothing but their numbers passes through
+    Ray's object store; results come in the tasks' order, whichever is finished first.
+    """
+
+    def each(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        connect()
+        rows = [{"number": number, "task": task} for number, task in enumerate(tasks)]
+        finished = (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map(_guarded(function), concurrency=workers)
+            .iter_rows()
+        )
+        waiting: dict[int, Any] = {}
+        following = 0
+        for row in finished:
+            if row["error"] is not None:
+                raise InputError(row["error"])
+            waiting[row["number"]] = row["result"]
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+    return each
+
+
+def _guarded(function: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What is wrong with the user's input comes back as a value: an exception would be wrapped."""
+
+    def call(row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"number": row["number"], "result": function(row["task"]), "error": None}
+        except InputError as error:
+            return {"number": row["number"], "result": None, "error": str(error)}
+
+    return call
