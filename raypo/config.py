@@ -92,6 +92,11 @@ class PrepareConfig(_Strict):
         "keep",
         description="of a user and an item: keep all, drop those of the same time, or keep one",
     )
+    ties: Literal["file", "random"] = Field(
+        "file",
+        description="interactions of the same time follow each other as in the files, or by lot: "
+        "where times are coarse, the order of the file is often that of ids",
+    )
     minimum_user_interactions: NonNegativeInt = Field(
         0, description="users with fewer are left out; with the next, again until all have enough"
     )

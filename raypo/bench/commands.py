@@ -151,3 +151,26 @@ def scorer(
     Console(width=120).print(table(rows))
     if output is not None:
         write_csv(output, rows)
+
+
+@bench_app.command("data")
+def data_preparation(
+    interactions: Annotated[int, typer.Option(help="of the made-up log")] = 20_000_000,
+    users: Annotated[int, typer.Option(help="of the log")] = 200_000,
+    items: Annotated[int, typer.Option(help="of the catalogue")] = 50_000,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0 for none")] = 2,
+    folder: Annotated[Path | None, typer.Option(help="for the log, else a temporary one")] = None,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Interactions per second and peak memory of `raypo data prepare`."""
+    from rich.console import Console
+
+    from raypo.bench.data import bench_data
+    from raypo.bench.measure import write_csv
+
+    with shown("data") as progress:
+        rows = bench_data(interactions, users, items, workers, seed, folder, progress)
+    Console(width=120).print(table(rows))
+    if output is not None:
+        write_csv(output, rows)

@@ -132,12 +132,13 @@ def _latest(folder: Path, masks: list[np.ndarray], count: int) -> list[np.ndarra
 
 
 def _joined(folder: Path, masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    times, orders = [], []
+    ends = np.cumsum([int(mask.sum()) for mask in masks])
+    time, order = np.empty(ends[-1], dtype=np.float64), np.empty(ends[-1], dtype=np.int64)
     for number, mask in enumerate(masks):
         shard = load_shard(folder, number)
-        times.append(shard.time[mask])
-        orders.append(shard.order[mask])
-    return np.concatenate(times), np.concatenate(orders)
+        place = slice(ends[number - 1] if number else 0, ends[number])
+        time[place], order[place] = shard.time[mask], shard.order[mask]
+    return time, order
 
 
 def _refined(mask: np.ndarray, part: np.ndarray) -> np.ndarray:

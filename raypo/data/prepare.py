@@ -193,6 +193,7 @@ class _Work:
                 source,
                 self._reader,
                 self._config.minimum_rating,
+                self._config.seed if self._config.ties == "random" else None,
                 ids,
                 self._shards,
                 self._folder,

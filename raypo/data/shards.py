@@ -40,6 +40,7 @@ class ReadTask:
     Attributes:
         number: of the file in the log. source: the file. reader: how to read it.
         minimum_rating: rows below count as touched only. items: Parquet of the catalogue's ids.
+        ties: a seed draws lots among interactions of the same time, None leaves their order.
         shards: how many. folder: where they go. malformed: what becomes of unusable rows.
     """
 
@@ -47,6 +48,7 @@ class ReadTask:
     source: Source
     reader: LogReader
     minimum_rating: float | None
+    ties: int | None
     items: Path
     shards: int
     folder: Path
@@ -77,6 +79,8 @@ def read_into_shards(task: ReadTask) -> ReadResult:
             chunk = _known_items(chunk, positions, task, malformed)
             order = task.number * _FILE + rows + np.arange(len(chunk))
             rows += len(chunk)
+            if task.ties is not None:
+                order = _lots(order, task.ties)
             table = pa.Table.from_pandas(
                 chunk.assign(order=order, kept=_kept(chunk, task)), _READ, preserve_index=False
             )
@@ -89,6 +93,18 @@ def read_into_shards(task: ReadTask) -> ReadResult:
         for writer in writers.values():
             writer.close()
     return ReadResult(rows, tuple(malformed.rows))
+
+
+def _lots(order: np.ndarray, seed: int) -> np.ndarray:
+    """Distinct numbers in the place of places in the log, the same for the same seed.
+
+    The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a bijection of 64 bits.
+    """
+    increment, first, second = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+    mixed = order.astype(np.uint64) + np.uint64((seed + 1) * increment % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(first)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(second)
+    return np.asarray((mixed ^ (mixed >> np.uint64(31))).view(np.int64))
 
 
 def _known_items(

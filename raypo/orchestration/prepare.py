@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,10 +30,11 @@ def on_workers(workers: int) -> Each:
 
     def each(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         connect()
-        rows = [{"number": number, "task": task} for number, task in enumerate(tasks)]
+        rows = [{"number": number, "task": pickle.dumps(t)} for number, t in enumerate(tasks)]
+        pool = ray.data.TaskPoolStrategy(size=min(workers, len(rows)))
         finished = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(_guarded(function), concurrency=workers)
+            .map(_guarded(function), compute=pool)
             .iter_rows()
         )
         waiting: dict[int, Any] = {}
@@ -40,7 +42,7 @@ def on_workers(workers: int) -> Each:
         for row in finished:
             if row["error"] is not None:
                 raise InputError(row["error"])
-            waiting[row["number"]] = row["result"]
+            waiting[row["number"]] = pickle.loads(row["result"])
             while following in waiting:
                 yield waiting.pop(following)
                 following += 1
@@ -53,8 +55,9 @@ def _guarded(function: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            return {"number": row["number"], "result": function(row["task"]), "error": None}
+            result = pickle.dumps(function(pickle.loads(row["task"])))
+            return {"number": row["number"], "result": result, "error": None}
         except InputError as error:
-            return {"number": row["number"], "result": None, "error": str(error)}
+            return {"number": row["number"], "result": b"", "error": str(error)}
 
     return call

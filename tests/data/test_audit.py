@@ -206,3 +206,19 @@ def test_a_malformed_row_is_named(files, tmp_path, row, message):
     with pytest.raises(InputError, match=message):
         import_published(ImportConfig(**paths, output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_cannot_be_evaluated_are_set_aside_and_counted(files, tmp_path):
+    _, paths = files
+    rows = [json.loads(line) for line in paths["test"].read_text(encoding="utf-8").splitlines()]
+    rows[1]["itemList"][0] = rows[1]["itemList"][1] = rows[1]["trueSelection"]
+    rows[3]["itemList"] = [t for t in rows[3]["itemList"] if t != rows[3]["trueSelection"]]
+    published(paths["test"], rows)
+    with pytest.raises(InputError, match=r"test.jsonl:1: itemList holds '<\d+>' more than once"):
+        import_published(ImportConfig(**paths, output=tmp_path / "out"))
+    config = ImportConfig(**paths, output=tmp_path / "out", malformed="quarantine")
+    info = import_published(config)
+    assert info["counts"]["test"] == len(rows) - 2
+    assert info["counts"]["quarantined"] == 2
+    (finding,) = [f for f in info["audit"]["findings"] if "quarantine" in f["what"]]
+    assert "expected one of its 9 candidates" in finding["examples"][1]

@@ -18,6 +18,7 @@ from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.plan import positions_in_sequences
 from raypo.data.prepare import prepare
 from raypo.data.rows import histories
+from raypo.data.shards import _lots
 from raypo.runs import file_hash
 
 from .conftest import NUM_ITEMS, write_lines
@@ -393,6 +394,57 @@ def test_titles_that_several_items_share_are_found(make_config: MakeConfig) -> N
     (finding,) = [f for f in info["audit"]["findings"] if "title another item has" in f["what"]]
     assert finding["count"] == NUM_ITEMS
     assert finding["examples"][0] == "i0: Film 0, The -> The Film 0 (1980)"
+
+
+def test_ties_by_lot_keep_the_order_of_time_alone(
+    make_config: MakeConfig, log: Log, tmp_path: Path
+) -> None:
+    """A log whose ties stand by id in the file: by lot they do not, and nothing else changes."""
+    by_id = sorted(log, key=lambda row: (row[2] // 30, int(row[1][1:])))
+    coarse = [(user, item, time // 30) for user, item, time in by_id]
+    source = write_log(tmp_path, coarse, "coarse.inter")
+
+    def ascending(data: Dataset) -> float:
+        pairs = [np.diff(row.history) > 0 for row in data.train.itertuples()]
+        return float(np.concatenate(pairs).mean())
+
+    filed = prepared(make_config(interactions=source, output=tmp_path / "file"))
+    drawn = prepared(make_config(interactions=source, output=tmp_path / "drawn", ties="random"))
+    again = prepared(
+        make_config(interactions=source, output=tmp_path / "other", ties="random", seed=1)
+    )
+    assert ascending(filed) > 0.8 > 0.6 > ascending(drawn)
+    assert [len(filed.train), len(filed.test)] == [len(drawn.train), len(drawn.test)]
+    assert drawn.train["history"].map(tuple).tolist() != again.train["history"].map(tuple).tolist()
+    for data in (drawn, again):
+        rows = all_rows(data).groupby("user_id")["timestamp"]
+        assert rows.apply(lambda times: times.is_monotonic_increasing).all()
+    finding = [f for f in filed.info["audit"]["findings"] if "same time as an earlier" in f["what"]]
+    assert finding[0]["severity"] == "warning"
+
+
+def test_places_in_a_log_become_distinct_lots() -> None:
+    places = np.concatenate([np.arange(5000), 2**40 + np.arange(5000)])
+    lots = _lots(places, 3)
+    assert len(np.unique(lots)) == len(places)
+    assert (_lots(places, 4) != lots).all()
+    assert abs(scipy.stats.spearmanr(places, lots).statistic) < 0.05
+
+
+def test_a_large_data_set_is_audited_by_whole_users(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raypo.data.writing.AUDITED_ROWS", 150)
+    config = make_config(split_by="leave-one-out", candidates=8)
+    info = prepare(config)
+    assert info["audit"]["sampled"]
+    whole, some = load_dataset(config.output), load_dataset(config.output, 150)
+    users = set(some.train["user_id"])
+    assert 0 < len(users) < 12
+    for split in ("train", "validation", "test"):
+        rows = getattr(whole, split)
+        expected = rows[rows["user_id"].isin(users)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(getattr(some, split), expected)
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
         _shared_rows,
         _shared_users,
         _later_than_test,
+        _ties,
         _unseen_candidates,
         _titles_in_titles,
     ):
@@ -196,6 +197,24 @@ def _later_than_test(dataset: Dataset) -> Finding | None:
         "training rows later than the earliest test row",
         "warning",
         "training looks into the future of test rows; split by time, or say that it does",
+    )
+
+
+def _ties(dataset: Dataset) -> Finding | None:
+    if not dataset.info.get("options", {}).get("timestamps", True):
+        return None
+    rows = pd.concat([_numbered(dataset.train), _held_out(dataset)], ignore_index=True)
+    found = rows.duplicated(["user_id", "timestamp"]).to_numpy()
+    by_lot = dataset.info.get("options", {}).get("ties") == "random"
+    order = "drawn by lot" if by_lot else "that of the files"
+    return _finding(
+        dataset,
+        rows,
+        found,
+        f"rows of the same time as an earlier row of their user (their order is {order})",
+        "warning" if found.mean() > 0.5 and not by_lot else "note",
+        "what happened at the same time has no order; where the files are ordered by something "
+        "else, prepare with ties=random",
     )
 
 

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from raypo.data.audit import orders
 from raypo.data.dataset import Dataset
 
-_ROWS_AT_A_TIME = 1024
+_ROWS_AT_A_TIME = 128
 _EXAMPLES = 3
 
 
