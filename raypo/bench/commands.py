@@ -167,10 +167,11 @@ def data_preparation(
     from rich.console import Console
 
     from raypo.bench.data import bench_data
-    from raypo.bench.measure import write_csv
 
     with shown("data") as progress:
         rows = bench_data(interactions, users, items, workers, seed, folder, progress)
     Console(width=120).print(table(rows))
     if output is not None:
+        from raypo.bench.measure import write_csv  # brings torch, which would count as memory
+
         write_csv(output, rows)

@@ -12,9 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from raypo.data.shards import Shard, load_shard
+from raypo.data.shards import Shard, load_column, load_shard
 
 SPLITS = ("train", "validation", "test")
+_SORTED_AT_ONCE = 2_000_000
 SplitBy = Literal["chronological", "leave-one-out", "by-user"]
 
 
@@ -122,23 +123,55 @@ def _core(
 
 
 def _latest(folder: Path, masks: list[np.ndarray], count: int) -> list[np.ndarray]:
-    time, order = _joined(folder, masks)
-    if count >= len(time):
-        return masks
-    last = np.zeros(len(time), dtype=bool)
-    last[np.lexsort((order, time))[-count:]] = True
+    last = _ranks(folder, masks)
+    last = last >= len(last) - count
     cuts = np.cumsum([int(mask.sum()) for mask in masks])[:-1]
     return [_refined(mask, part) for mask, part in zip(masks, np.split(last, cuts), strict=True)]
 
 
-def _joined(folder: Path, masks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    ends = np.cumsum([int(mask.sum()) for mask in masks])
-    time, order = np.empty(ends[-1], dtype=np.float64), np.empty(ends[-1], dtype=np.int64)
+def _ranks(folder: Path, masks: list[np.ndarray]) -> np.ndarray:
+    """Place of every chosen interaction in the order of time and log, int32 [chosen].
+
+    A stretch of time is sorted after the other: sorting everything at once takes several times the
+    memory of what is sorted.
+    """
+    chosen = sum(int(mask.sum()) for mask in masks)
+    rank = np.empty(chosen, dtype=np.int32)
+    time = _chosen(folder, masks, "time")
+    if not chosen:
+        return rank
+    stretches = 1 + chosen // _SORTED_AT_ONCE
+    edges = np.quantile(time[:: 1 + chosen // 1_000_000], np.linspace(0, 1, stretches + 1)[1:-1])
+    stretch = np.searchsorted(edges, time, side="right").astype(np.int16)
+    order = _chosen(folder, masks, "order")
+    done = 0
+    for number in range(stretches):
+        places = np.flatnonzero(stretch == number)
+        within = np.lexsort((order[places], time[places]))
+        rank[places[within]] = np.arange(done, done + len(places), dtype=np.int32)
+        done += len(places)
+    return rank
+
+
+def _chosen(folder: Path, masks: list[np.ndarray], name: str) -> np.ndarray:
+    """A column of the chosen interactions of all shards."""
+    ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
+    values = np.empty(ends[-1], dtype=np.float64 if name == "time" else np.int64)
     for number, mask in enumerate(masks):
-        shard = load_shard(folder, number)
-        place = slice(ends[number - 1] if number else 0, ends[number])
-        time[place], order[place] = shard.time[mask], shard.order[mask]
-    return time, order
+        column = load_column(folder, number, name)
+        values[ends[number] : ends[number + 1]] = column[mask]
+    return values
+
+
+def _numbers(rank: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Place of every row in its split, in the order of ranks, int32 [rows]."""
+    split_in_order = np.empty_like(split)
+    split_in_order[rank] = split
+    number_in_order = np.empty_like(rank)
+    for which in range(len(SPLITS)):
+        inside = split_in_order == which
+        number_in_order[inside] = np.arange(int(inside.sum()), dtype=np.int32)
+    return np.asarray(number_in_order[rank])
 
 
 def _refined(mask: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -178,15 +211,9 @@ def make_plan(
     user_ids, num_users = _number_users(folder, users, kept)
     is_row, row_users = _rows(folder, kept, user_ids, minimum_history)
     row_masks = [_refined(mask, rows) for mask, rows in zip(kept, is_row, strict=True)]
-    time, order = _joined(folder, row_masks)
-    in_order = np.lexsort((order, time))
-    del time, order
-    split = _SPLITTERS[split_by](row_users, in_order, shares, num_users, seed)
-    number = np.empty(len(split), dtype=np.int64)
-    for which in range(len(SPLITS)):
-        places = in_order[split[in_order] == which]
-        number[places] = np.arange(len(places))
-    del in_order
+    rank = _ranks(folder, row_masks)
+    split = _SPLITTERS[split_by](row_users, rank, shares, num_users, seed)
+    number = _numbers(rank, split)
     cuts = np.cumsum([int(rows.sum()) for rows in is_row])[:-1]
     shards = [
         ShardPlan(*parts)
@@ -244,16 +271,14 @@ def _rows(
 
 
 def _chronological(
-    users: np.ndarray, in_order: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
+    users: np.ndarray, rank: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
 ) -> np.ndarray:
     cuts = np.cumsum(shares)[:2] * len(users) // sum(shares)
-    split = np.empty(len(users), dtype=np.int8)
-    split[in_order] = np.searchsorted(cuts, np.arange(len(users)), side="right")
-    return split
+    return np.searchsorted(cuts, rank, side="right").astype(np.int8)
 
 
 def _leave_one_out(
-    users: np.ndarray, in_order: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
+    users: np.ndarray, rank: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
 ) -> np.ndarray:
     # Rows stand by user and time, so that the last of a run is the user's latest.
     after = positions_in_sequences(users[::-1])[::-1]
@@ -262,7 +287,7 @@ def _leave_one_out(
 
 
 def _by_user(
-    users: np.ndarray, in_order: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
+    users: np.ndarray, rank: np.ndarray, shares: tuple[int, int, int], num: int, seed: int
 ) -> np.ndarray:
     present = np.unique(users)
     cuts = np.cumsum(shares)[:2] * len(present) // sum(shares)

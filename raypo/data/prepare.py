@@ -22,13 +22,13 @@ from raypo.data.plan import SPLITS, Plan, keep, make_plan
 from raypo.data.readers import BadRow, LogReader, Malformed, log_reader, read_items
 from raypo.data.rows import PART, PartTask, RowTask, join_parts, make_rows, order_part
 from raypo.data.shards import OrderTask, ReadTask, order_shard, read_into_shards
-from raypo.data.sources import Source, identify, resolve_sources
+from raypo.data.sources import Source, identify, release_memory, resolve_sources
 from raypo.data.titles import display_titles
 from raypo.data.writing import existing_dataset, write_dataset, write_parquet
 from raypo.runs import Progress, no_progress, value_hash
 
 _VERSION = 3  # raised whenever the same inputs and options come to give another data set
-_SHARD_BYTES = 24 << 20  # of a log's text; a shard is held in memory by each worker
+_SHARD_BYTES = 8 << 20  # of a log's text; a shard is held in memory by each worker
 _MOST_SHARDS = 256
 
 TaskT = TypeVar("TaskT")
@@ -182,6 +182,7 @@ class _Work:
         for result in self._each(function, tasks):
             results.append(result)
             self._progress(len(results), len(tasks), what)
+        release_memory()
         return results
 
     def _read(self) -> tuple[int, list[BadRow]]:
@@ -227,6 +228,7 @@ class _Work:
             config.history_length,
             config.seed,
         )
+        release_memory()
         empty = [name for name in SPLITS if not plan.rows[name]]
         if empty:
             raise InputError(

@@ -205,6 +205,12 @@ def load_shard(folder: Path, number: int) -> Shard:
     return Shard(*columns)
 
 
+def load_column(folder: Path, number: int, name: str) -> np.ndarray:
+    """One of the shard's columns alone."""
+    file = folder / f"shard-{number:05}.parquet"
+    return np.asarray(pq.read_table(file, columns=[name])[name].to_numpy())
+
+
 def shard_users(folder: Path, number: int) -> list[str]:
     """Names of the shard's users."""
     names: list[str] = pq.read_table(folder / f"users-{number:05}.parquet")["user"].to_pylist()

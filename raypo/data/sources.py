@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import fsspec
+import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from raypo.config import InputError
@@ -56,7 +58,7 @@ def resolve_sources(locations: Sequence[str]) -> list[Source]:
     return [source for location in locations for source in _matching(location)]
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_source(source: Source, compression: str | None = "infer") -> Iterator[BinaryIO]:
     """Open a file for reading bytes, unpacked where its name says that it is packed.
 
@@ -72,6 +74,13 @@ def open_source(source: Source, compression: str | None = "infer") -> Iterator[B
         yield stream
     finally:
         file.__exit__(None, None, None)
+
+
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system, which allocators put off."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def identify(sources: Sequence[Source]) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
 _FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
 # Beyond it the audit takes whole users by lot: it holds what it looks at in memory.
-AUDITED_ROWS = 300_000
+AUDITED_ROWS = 200_000
 
 
 def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:

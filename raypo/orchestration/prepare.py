@@ -11,6 +11,7 @@ import ray.data
 from raypo.config import InputError, PrepareConfig
 from raypo.data.prepare import Each, in_this_process
 from raypo.data.prepare import prepare as prepare_with
+from raypo.data.sources import release_memory
 from raypo.orchestration.cluster import connect
 from raypo.runs import Progress, no_progress
 
@@ -56,6 +57,7 @@ def _guarded(function: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[
     def call(row: dict[str, Any]) -> dict[str, Any]:
         try:
             result = pickle.dumps(function(pickle.loads(row["task"])))
+            release_memory()
             return {"number": row["number"], "result": result, "error": None}
         except InputError as error:
             return {"number": row["number"], "result": b"", "error": str(error)}

@@ -20,7 +20,7 @@ from raypo.data.formats import Format
 from raypo.data.readers.malformed import Malformed
 from raypo.data.sources import Source, open_source
 
-CHUNK = 100_000  # rows at a time: a few tens of MB
+CHUNK = 50_000  # rows at a time: a few tens of MB
 _LONGEST_FIELD = 1 << 20
 
 Row = tuple[int, list[str]]  # line, fields
