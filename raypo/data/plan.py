@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from raypo.data.shards import Shard, load_column, load_shard
 
 SPLITS = ("train", "validation", "test")
 _SORTED_AT_ONCE = 2_000_000
+_SAMPLED_TIMES = 500_000
 SplitBy = Literal["chronological", "leave-one-out", "by-user"]
 
 
@@ -39,16 +41,15 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a data set.
+    """The plan of a data set, whose shards' shares lie in files.
 
     Attributes:
-        shards: one share each. users: how many have interactions left. interactions: kept.
+        users: how many have interactions left. interactions: kept.
         items: number in the data set of every item of the catalogue, -1 for none.
         popularity: of the data set's items in the training sequences.
         rows: of each split.
     """
 
-    shards: list[ShardPlan]
     users: int
     interactions: int
     items: np.ndarray
@@ -132,35 +133,41 @@ def _latest(folder: Path, masks: list[np.ndarray], count: int) -> list[np.ndarra
 def _ranks(folder: Path, masks: list[np.ndarray]) -> np.ndarray:
     """Place of every chosen interaction in the order of time and log, int32 [chosen].
 
-    A stretch of time is sorted after the other: sorting everything at once takes several times the
-    memory of what is sorted.
+    One stretch of time after the other is sorted, and its columns are read for that alone: all of
+    them at once take several times the memory of the result.
     """
-    chosen = sum(int(mask.sum()) for mask in masks)
-    rank = np.empty(chosen, dtype=np.int32)
-    time = _chosen(folder, masks, "time")
-    if not chosen:
-        return rank
-    stretches = 1 + chosen // _SORTED_AT_ONCE
-    edges = np.quantile(time[:: 1 + chosen // 1_000_000], np.linspace(0, 1, stretches + 1)[1:-1])
-    stretch = np.searchsorted(edges, time, side="right").astype(np.int16)
-    order = _chosen(folder, masks, "order")
+    ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
+    rank = np.empty(ends[-1], dtype=np.int32)
+    stretch = _stretches(folder, masks, ends)
     done = 0
-    for number in range(stretches):
-        places = np.flatnonzero(stretch == number)
-        within = np.lexsort((order[places], time[places]))
-        rank[places[within]] = np.arange(done, done + len(places), dtype=np.int32)
+    for number in range(int(stretch.max(initial=-1)) + 1):
+        own = [np.flatnonzero(stretch[a:b] == number) for a, b in pairwise(ends)]
+        time, order = (
+            np.concatenate(
+                [load_column(folder, n, name)[masks[n]][places] for n, places in enumerate(own)]
+            )
+            for name in ("time", "order")
+        )
+        places = np.concatenate([start + one for start, one in zip(ends, own, strict=False)])
+        sequence = np.arange(done, done + len(places), dtype=np.int32)
+        rank[places[np.lexsort((order, time))]] = sequence
         done += len(places)
     return rank
 
 
-def _chosen(folder: Path, masks: list[np.ndarray], name: str) -> np.ndarray:
-    """A column of the chosen interactions of all shards."""
-    ends = np.cumsum([0, *(int(mask.sum()) for mask in masks)])
-    values = np.empty(ends[-1], dtype=np.float64 if name == "time" else np.int64)
-    for number, mask in enumerate(masks):
-        column = load_column(folder, number, name)
-        values[ends[number] : ends[number + 1]] = column[mask]
-    return values
+def _stretches(folder: Path, masks: list[np.ndarray], ends: np.ndarray) -> np.ndarray:
+    """Which of some stretches of time, about equally full, each interaction lies in, int16."""
+    every = 1 + int(ends[-1]) // _SAMPLED_TIMES
+    times = (load_column(folder, n, "time")[mask] for n, mask in enumerate(masks))
+    sample = np.concatenate([time[::every] for time in times])
+    stretch = np.zeros(ends[-1], dtype=np.int16)
+    count = 1 + int(ends[-1]) // _SORTED_AT_ONCE
+    if count > 1:
+        edges = np.quantile(sample, np.linspace(0, 1, count + 1)[1:-1])
+        for n, mask in enumerate(masks):
+            time = load_column(folder, n, "time")[mask]
+            stretch[ends[n] : ends[n + 1]] = np.searchsorted(edges, time, side="right")
+    return stretch
 
 
 def _numbers(rank: np.ndarray, split: np.ndarray) -> np.ndarray:
@@ -225,8 +232,9 @@ def make_plan(
     stays = interacted > 0 if only_interacted else np.ones(num_items, dtype=bool)
     items = np.where(stays, np.cumsum(stays) - 1, -1)
     rows = np.bincount(split, minlength=len(SPLITS))
+    for place, share in enumerate(shards):
+        _save(folder, place, share)
     return Plan(
-        shards,
         num_users,
         int(sum(mask.sum() for mask in kept)),
         items,
@@ -334,6 +342,16 @@ def _count_items(
             )
         popularity += np.bincount(item[counted], minlength=num_items)
     return interacted, popularity
+
+
+def _save(folder: Path, number: int, plan: ShardPlan) -> None:
+    np.savez(folder / f"plan-{number:05}.npz", **vars(plan))
+
+
+def load_plan(folder: Path, number: int) -> ShardPlan:
+    """A shard's share of the plan that `make_plan` wrote beside it."""
+    with np.load(folder / f"plan-{number:05}.npz", allow_pickle=False) as arrays:
+        return ShardPlan(**{name: arrays[name] for name in arrays.files})
 
 
 def kept_interactions(shard: Shard, plan: ShardPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

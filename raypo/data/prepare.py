@@ -249,8 +249,8 @@ class _Work:
             config.seed,
         )
         tasks = [
-            RowTask(number, self._folder, share, plan.items, config.history_length, sampler)
-            for number, share in enumerate(plan.shards)
+            RowTask(number, self._folder, plan.items, config.history_length, sampler)
+            for number in range(self._shards)
         ]
         return sum(self._run(make_rows, tasks, "histories and candidates"))
 

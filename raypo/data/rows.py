@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from raypo.config import InputError
 from raypo.data.candidates import CandidateSampler
-from raypo.data.plan import SPLITS, ShardPlan, kept_interactions, positions_in_sequences
+from raypo.data.plan import SPLITS, kept_interactions, load_plan, positions_in_sequences
 from raypo.data.shards import Shard, load_shard, shard_users
 
 PART = 1 << 17  # rows of a part: a few tens of MB
@@ -24,7 +24,6 @@ class RowTask:
 
     number: int
     folder: Path
-    plan: ShardPlan
     items: np.ndarray
     history_length: int
     sampler: CandidateSampler
@@ -37,14 +36,15 @@ def make_rows(task: RowTask) -> int:
         InputError: a user leaves too few items untouched.
     """
     shard = load_shard(task.folder, task.number)
-    user, item, time = kept_interactions(shard, task.plan)
+    plan = load_plan(task.folder, task.number)
+    user, item, time = kept_interactions(shard, plan)
     item = task.items[item]
-    targets = np.flatnonzero(task.plan.is_row)
+    targets = np.flatnonzero(plan.is_row)
     touched = _touched(shard, task)
     _refuse_small_catalogue(np.unique(user[targets]), touched, task)
     columns = {
-        "number": task.plan.number,
-        "user_id": task.plan.user_ids[user[targets]],
+        "number": plan.number,
+        "user_id": plan.user_ids[user[targets]],
         "history": histories(item, user, targets, task.history_length),
         "target": item[targets].astype(np.int64),
         "timestamp": time[targets].astype(np.int64),
@@ -52,7 +52,7 @@ def make_rows(task: RowTask) -> int:
     table = pa.table(columns)
     filled = 0
     for split, name in enumerate(SPLITS):
-        chosen = np.flatnonzero(task.plan.split == split)
+        chosen = np.flatnonzero(plan.split == split)
         rows = table.take(chosen)
         if split:
             drawn, count = _candidates(user[targets[chosen]], touched, rows, split, task)

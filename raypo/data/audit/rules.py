@@ -53,7 +53,7 @@ def rule_scores(
     blind = _blind(dataset, rows, known, ranks)
     scored = [
         *((name, True, scores) for name, scores in blind.items()),
-        *((name, False, scores) for name, scores in _simple(dataset, rows).items()),
+        *((name, False, scores) for name, scores in simple_scores(dataset, rows).items()),
     ]
     return [_score(name, blind, scores, rows) for name, blind, scores in scored]
 
@@ -128,7 +128,8 @@ def _next(candidates: np.ndarray, rank: np.ndarray, rows: pd.DataFrame) -> np.nd
     return -np.where(ahead > 0, ahead, ahead - ahead.min() + len(rank))
 
 
-def _simple(dataset: Dataset, rows: pd.DataFrame) -> Mapping[str, np.ndarray]:
+def simple_scores(dataset: Dataset, rows: pd.DataFrame) -> Mapping[str, np.ndarray]:
+    """Popularity, item-kNN and Markov chain from training rows; each [rows, candidates]."""
     candidates = candidates_of(rows)
     popularity = dataset.items["popularity"].to_numpy().astype(np.float64)
     # Ties of the sparse rules go to the more popular item.
