@@ -191,19 +191,21 @@ def demo(
 
 @app.command()
 def report(
-    data: Annotated[Path, typer.Argument(help="Prepared data set.")],
-    runs: Annotated[list[str], typer.Argument(help="NAME=FOLDER of `raypo evaluate`, in order.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Folders of `raypo evaluate` or a pipeline, or NAME=FOLDER, in order."),
+    ],
     output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Its heading.")] = "raypo",
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared data set, else the one they were evaluated on.")
+    ] = None,
 ) -> None:
-    """Compare evaluated models on one self-contained HTML page."""
+    """Compare evaluated models: one self-contained HTML page, a Markdown and a LaTeX table."""
     from raypo.orchestration.pipeline import report_on
 
-    wrong = [run for run in runs if "=" not in run]
-    if wrong:
-        raise configs.InputError(f"{wrong[0]!r}: expected NAME=FOLDER")
-    folders = {name: Path(folder) for name, _, folder in (run.partition("=") for run in runs)}
-    print(report_on(data, output, title, folders))
+    for file in report_on(runs, output, title, data):
+        print(file)
 
 
 @app.command()

@@ -155,13 +155,20 @@ class ImportConfig(_Strict):
 
 
 class RecommenderConfig(_Strict):
-    """`raypo recommender train`: the sequential recommender (SASRec)."""
+    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
 
     data: LocalPath
     output: LocalPath
+    kind: Literal["sasrec", "gru4rec", "caser"] = "sasrec"
     hidden: PositiveInt = 64
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
+    layers: PositiveInt = Field(2, description="of sasrec (attention) and gru4rec (recurrent)")
+    heads: PositiveInt = Field(2, description="of sasrec: attention heads per layer")
+    horizontal_filters: PositiveInt = Field(
+        16, description="of caser: filters of each height, 1 to max_length items"
+    )
+    vertical_filters: PositiveInt = Field(
+        4, description="of caser: weighted sums over the last max_length items"
+    )
     dropout: Share = 0.2
     max_length: PositiveInt = Field(10, description="items of a history that are read")
     batch_size: PositiveInt = 256
@@ -247,6 +254,9 @@ class _TrainingConfig(_Strict):
     accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
     epochs: PositiveInt = 1
     rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
+    mlflow: str | None = Field(
+        None, description="tracking URI of MLflow, beside the run's TensorBoard files"
+    )
     seed: NonNegativeInt = 0
 
     @property
@@ -364,11 +374,19 @@ class EngineConfig(_Strict):
 
 
 class ScorerConfig(_Strict):
-    """The pool of packed scorers behind Ray Data."""
+    """The pool behind Ray Data that ranks candidates by likelihood."""
 
+    kind: Literal["packed", "vllm"] = Field(
+        "packed",
+        description="the policy's own scorer, or vLLM engines of merged weights, one model after "
+        "the other",
+    )
+    length_normalised: bool = Field(False, description="rank by log-prob a token")
     workers: PositiveInt = 2
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     batch_size: PositiveInt = Field(4, description="users per forward pass")
+    max_model_len: PositiveInt = Field(1024, description="of vLLM: prompt and candidate together")
+    kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")
 
 
 class EvaluateConfig(_Strict):
@@ -384,12 +402,23 @@ class EvaluateConfig(_Strict):
         None, description="name -> adapter folder (null is the base model), in one engine start"
     )
     recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
-    rule: Literal["random", "popularity"] | None = Field(None, description="or this rule")
-    answers: tuple[Literal["generate", "likelihood"], ...] = ("generate", "likelihood")
+    rule: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
+        None, description="or this rule"
+    )
+    answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
+        "generate",
+        "likelihood",
+    )
     split: Literal["validation", "test"] = "test"
     rows: PositiveInt | None = Field(None, description="rows drawn from the split; None takes all")
     generate_rows: PositiveInt | None = Field(
         None, description="the first so many of the rows are generated for; None is all of them"
+    )
+    orders: NonNegativeInt = Field(
+        0, description="other orders of the same candidates that are ranked too, drawn by lot"
+    )
+    check_rows: NonNegativeInt = Field(
+        2, description="generated answers compared with the policy's own greedy decoding"
     )
     engine: EngineConfig = EngineConfig()
     scorer: ScorerConfig = ScorerConfig()
@@ -427,6 +456,10 @@ class PipelineConfig(_Strict):
         None, description="fetched by name; otherwise `prepare` names the user's own files"
     )
     model: str = "smollm2-135m-instruct"
+    baselines: tuple[Literal["gru4rec", "caser"], ...] = Field(
+        (),
+        description="sequential recommenders that are trained for comparison beside `recommender`",
+    )
     prepare: dict[str, Any] = {}
     recommender: dict[str, Any] = {}
     sft: dict[str, Any] = {}

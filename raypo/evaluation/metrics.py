@@ -1,4 +1,4 @@
-"""Metrics as pure per-user functions, and their summary with intervals.
+"""Metrics as pure per-user functions.
 
 Ties: a metric of tied candidates is its expectation under random tie-breaking, so that a model that
 scores everything alike gets 1/20 among 20 candidates, wherever the target stands.
@@ -6,13 +6,9 @@ scores everything alike gets 1/20 among 20 candidates, wherever the target stand
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
-
-from raypo.evaluation.intervals import bootstrap_interval
 
 
 def target_ranks(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,75 +67,3 @@ def popularity_bias(
     consumed = np.array([logs[np.asarray(history)].mean() for history in histories])
     difference: np.ndarray = logs[recommended] - consumed
     return difference
-
-
-def summarise(
-    predictions: pd.DataFrame, popularity: np.ndarray, resamples: int, seed: int
-) -> dict[str, Any]:
-    """Metrics of each way of answering that is present, as `metrics.json` holds them.
-
-    Args:
-        predictions: columns of `raypo.evaluation.predictions`.
-        popularity: occurrences of each item in the training sequences.
-        resamples: bootstrap resamples.
-        seed: of the resamples.
-
-    Returns:
-        `generate` and `likelihood`, each with its metrics, `n` and 95% `intervals`; a metric that
-        has no value (a ratio over no valid rows) is None.
-    """
-    summary: dict[str, Any] = {}
-    asked = predictions[predictions["answer"].notna() | predictions["error"].notna()]
-    if len(asked):
-        summary["generate"] = _summary(_generated(asked, popularity), resamples, seed)
-    if predictions["logps"].notna().all():
-        summary["likelihood"] = _summary(_ranked(predictions, popularity), resamples, seed)
-    return summary
-
-
-# A metric's per-user values and denominators; its value is sum(values) / sum(denominators).
-_PerUser = dict[str, tuple[np.ndarray, np.ndarray | None]]
-
-
-def _generated(predictions: pd.DataFrame, popularity: np.ndarray) -> _PerUser:
-    picked = predictions["answer_item"]
-    valid = picked.notna().to_numpy()
-    items = picked.fillna(0).astype("int64").to_numpy()
-    hits = valid & (items == predictions["target"].to_numpy())
-    bias = popularity_bias(items, list(predictions["history"]), popularity)
-    counted = valid.astype(np.float64)
-    return {
-        "HitRatio@1": (hits.astype(np.float64), None),
-        "ValidRatio": (counted, None),
-        "PopularityBias": (np.where(valid, bias, 0.0), counted),
-        "HitRatio@1/valid": (hits.astype(np.float64), counted),
-    }
-
-
-def _ranked(predictions: pd.DataFrame, popularity: np.ndarray) -> _PerUser:
-    scores = np.stack(predictions["logps"].to_list())
-    candidates = np.stack(predictions["candidates"].to_list())
-    targets = (candidates == predictions["target"].to_numpy()[:, None]).argmax(axis=1)
-    above, ties = target_ranks(scores, targets)
-    top = candidates[np.arange(len(scores)), scores.argmax(axis=1)]
-    return {
-        "HitRatio@1": (hit_at(1, above, ties), None),
-        "HitRatio@5": (hit_at(5, above, ties), None),
-        "NDCG@5": (ndcg_at(5, above, ties), None),
-        "NDCG@10": (ndcg_at(10, above, ties), None),
-        "MRR": (reciprocal_rank(above, ties), None),
-        "PopularityBias": (popularity_bias(top, list(predictions["history"]), popularity), None),
-    }
-
-
-def _summary(per_user: _PerUser, resamples: int, seed: int) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    intervals: dict[str, list[float] | None] = {}
-    for name, (values, weights) in per_user.items():
-        bottom = len(values) if weights is None else weights.sum()
-        metrics[name] = float(values.sum() / bottom) if bottom else None
-        low, high = bootstrap_interval(values, resamples, seed, weights)
-        intervals[name] = None if math.isnan(low) or not bottom else [low, high]
-    metrics["n"] = len(next(iter(per_user.values()))[0])
-    metrics["intervals"] = intervals
-    return metrics

@@ -1,8 +1,11 @@
 """`predictions.parquet`: one row per test case, whoever answered.
 
-Columns: row (number in its split), user_id, history, target, candidates; answer (text) and
-answer_item (null where invalid), for models that generate; logps (one per candidate; a
-recommender's or rule's scores stand there too); error (text, null where nothing failed).
+Columns: row (number in its split), user_id, history, target, candidates; answer (text), answer_item
+(by the papers' rule) and exact_item (by the exact one; null where invalid), for models that
+generate; constrained (text) and constrained_item, where only a candidate could come out; logps (one
+per candidate; a recommender's or rule's scores stand there too) with lengths (response tokens) and
+order_logps (logps under other orders of the candidates, in the candidates' own order); error (text,
+null where nothing failed).
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ _SCHEMA = pa.schema(
         ("candidates", pa.list_(pa.int64())),
         ("answer", pa.string()),
         ("answer_item", pa.int64()),
+        ("exact_item", pa.int64()),
+        ("constrained", pa.string()),
+        ("constrained_item", pa.int64()),
         ("logps", pa.list_(pa.float64())),
+        ("lengths", pa.list_(pa.int64())),
+        ("order_logps", pa.list_(pa.list_(pa.float64()))),
         ("error", pa.string()),
     ]
 )
@@ -56,4 +64,8 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     file = folder / "predictions.parquet"
     if not file.exists():
         raise InputError(f"{file}: no such file; `raypo evaluate` makes it")
-    return pq.read_table(file).to_pandas()
+    predictions = pq.read_table(file).to_pandas()
+    for name in _SCHEMA.names:  # of an earlier version
+        if name not in predictions:
+            predictions[name] = pd.Series([None] * len(predictions), dtype=object)
+    return predictions

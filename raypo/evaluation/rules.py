@@ -1,9 +1,34 @@
-"""Rules that know nothing of a user's taste, scored like a model."""
+"""Rules and simple models, scored like a model: baselines of every report."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
+
+from raypo.data.audit.rules import simple_scores
+from raypo.data.dataset import Dataset
+
+Rule = Literal["random", "popularity", "item-knn", "markov-chain"]
+_AUDITED = {"item-knn": "item-kNN", "markov-chain": "Markov chain"}
+
+
+def rule_scores(rule: Rule, dataset: Dataset, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Scores of each row's candidates by a rule, [rows, candidates].
+
+    Args:
+        rule: `random`; `popularity` in training sequences; `item-knn` and `markov-chain` as the
+            audit has them, from training rows.
+        dataset: training rows.
+        rows: held-out rows with history and candidates.
+        seed: of `random`.
+    """
+    if rule == "random":
+        return random_scores(rows, seed)
+    if rule == "popularity":
+        return popularity_scores(rows, dataset.items["popularity"].to_numpy())
+    return simple_scores(dataset, rows)[_AUDITED[rule]]
 
 
 def random_scores(frame: pd.DataFrame, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ from raypo.config import EvaluateConfig, InputError
 from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
-from raypo.evaluation.answers import match_answer
-from raypo.evaluation.metrics import summarise
 from raypo.evaluation.predictions import empty_predictions, write_predictions
-from raypo.evaluation.rules import popularity_scores, random_scores
-from raypo.orchestration.cluster import connect
+from raypo.evaluation.rules import rule_scores
+from raypo.evaluation.summary import summarise
+from raypo.orchestration.ask import ask_policy
 from raypo.policy.loading import check_adapter
 from raypo.recommenders.train import load_recommender, score_candidates
-from raypo.runs import Progress, no_progress, open_run, read_json, write_json
-from raypo.training.encoder import make_encoder
+from raypo.runs import Progress, no_progress, open_run, read_json, value_hash, write_json
 
 
 def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[str, Any]:
-    """Evaluate and write `predictions.parquet` and `metrics.json`; a finished run is recognised.
+    """Evaluate and write `predictions.parquet`, `metrics.json` and `evaluated.json`.
+
+    A finished run is recognised, an interrupted one goes on: answers are kept as they come.
 
     Returns:
         The metrics; with `adapters`, metrics by adapter name.
@@ -41,10 +42,12 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[s
         rows = sample_rows(getattr(dataset, config.split), config.rows, config.seed)
         if config.recommender is not None or config.rule is not None:
             predictions = {"": _scored(rows, _baseline_scores(config, dataset, rows))}
+            about: dict[str, Any] = {}
         else:
-            predictions = _ask_policy(config, dataset, rows, progress)
+            predictions, about = ask_policy(config, dataset, rows, adapters_of(config), progress)
         for name, frame in predictions.items():
-            _write(folders[name], frame, dataset, config)
+            _write(folders[name], frame, dataset, config, _about(about, name, dataset, rows))
+        shutil.rmtree(config.output / "partial", ignore_errors=True)
     metrics = {name: read_json(folder / "metrics.json") for name, folder in folders.items()}
     return metrics if config.adapters is not None else dict(metrics[""])
 
@@ -56,12 +59,13 @@ def _check(config: EvaluateConfig) -> None:
     if config.recommender is None and config.rule is None:
         resolve_model(config.policy.model)
         load_template(config.policy.prompt)
-        for folder in _adapters(config).values():
+        for folder in adapters_of(config).values():
             if folder is not None:
                 check_adapter(folder)
 
 
-def _adapters(config: EvaluateConfig) -> dict[str, Path | None]:
+def adapters_of(config: EvaluateConfig) -> dict[str, Path | None]:
+    """Adapter folders by name; '' where one model is evaluated, None for the base model."""
     return dict(config.adapters) if config.adapters is not None else {"": config.policy.adapter}
 
 
@@ -74,9 +78,8 @@ def _folders(config: EvaluateConfig) -> dict[str, Path]:
 def _baseline_scores(config: EvaluateConfig, dataset: Dataset, rows: pd.DataFrame) -> np.ndarray:
     if config.recommender is not None:
         return score_candidates(load_recommender(config.recommender), rows)
-    if config.rule == "popularity":
-        return popularity_scores(rows, dataset.items["popularity"].to_numpy())
-    return random_scores(rows, config.seed)
+    assert config.rule is not None
+    return rule_scores(config.rule, dataset, rows, config.seed)
 
 
 def _scored(rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
@@ -85,65 +88,38 @@ def _scored(rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
     return predictions
 
 
-def _ask_policy(
-    config: EvaluateConfig, dataset: Dataset, rows: pd.DataFrame, progress: Progress
-) -> dict[str, pd.DataFrame]:
-    connect()  # and quieten: vLLM speaks when it is imported
-    from raypo.orchestration.generate import generate
-    from raypo.orchestration.score import score
-
-    model_folder = resolve_model(config.policy.model)
-    engine = config.engine
-    # The engines' context is the shorter one, and both ways of answering read the same prompts.
-    room = engine.max_model_len - engine.max_new_tokens if "generate" in config.answers else None
-    encoder = make_encoder(config.policy, model_folder, dataset.titles, room)
-    adapters = _adapters(config)
-    predictions = {name: empty_predictions(rows) for name in adapters}
-    for way in config.answers:
-        if way == "generate":
-            answers = generate(
-                rows.head(config.generate_rows or len(rows)),
-                adapters,
-                model_folder,
-                encoder,
-                config.engine,
-                config.policy.dtype,
-                progress,
-            )
-            _fill_answers(predictions, answers, dataset.titles)
-        else:
-            scores = score(
-                rows, adapters, config.policy, model_folder, encoder, config.scorer, progress
-            )
-            for name, part in scores.groupby("name"):
-                by_row = part.set_index("row")["logps"]
-                frame = predictions[str(name)]
-                frame["logps"] = [by_row.at[row] for row in frame["row"]]
-    return predictions
-
-
-def _fill_answers(
-    predictions: Mapping[str, pd.DataFrame], answers: pd.DataFrame, titles: list[str]
-) -> None:
-    for name, part in answers.groupby("name"):
-        by_row = part.set_index("row")
-        frame = predictions[str(name)]
-        frame["answer"] = frame["row"].map(by_row["answer"])
-        frame["error"] = frame["row"].map(by_row["error"])
-        picked = []
-        for answer, items in zip(frame["answer"], frame["candidates"], strict=True):
-            said = answer if isinstance(answer, str) else ""
-            found = match_answer(said, [titles[item] for item in items])
-            picked.append(None if found is None else int(items[found]))
-        frame["answer_item"] = pd.array(picked, dtype="Int64")
+def _about(
+    about: Mapping[str, Any], name: str, dataset: Dataset, rows: pd.DataFrame
+) -> dict[str, Any]:
+    """What a comparison has to know of an evaluation: which rows, and what they cost."""
+    sets = [[int(item) for item in candidates] for candidates in rows["candidates"]]
+    shared = {key: value for key, value in about.items() if key != "greedy_check"}
+    check = about.get("greedy_check", {}).get(name)
+    return {
+        "dataset": dataset.fingerprint,
+        "rows": value_hash(rows["row"].tolist()),
+        "candidates": value_hash(sets),
+        **shared,
+        **({"greedy_check": check} if check else {}),
+    }
 
 
 def _write(
-    folder: Path, predictions: pd.DataFrame, dataset: Dataset, config: EvaluateConfig
+    folder: Path,
+    predictions: pd.DataFrame,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    about: Mapping[str, Any],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder, predictions)
-    popularity = dataset.items["popularity"].to_numpy()
-    write_json(
-        folder / "metrics.json", summarise(predictions, popularity, config.resamples, config.seed)
+    write_json(folder / "evaluated.json", about)
+    metrics = summarise(
+        predictions,
+        dataset.items["popularity"].to_numpy(),
+        config.resamples,
+        config.seed,
+        length_normalised=config.scorer.length_normalised,
+        calibrated=config.recommender is None and config.rule is None,
     )
+    write_json(folder / "metrics.json", metrics)

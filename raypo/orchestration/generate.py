@@ -1,4 +1,4 @@
-"""Greedy answers from a pool of vLLM engines behind Ray Data.
+"""Greedy answers, free or constrained to candidates, from a pool of vLLM engines behind Ray Data.
 
 The pool is Ray's own (`ray.data.llm`): prompts are tokenised here once, so that the policy's scorer
 and the engines read the same tokens; adapters travel as LoRA requests, several in one engine start.
@@ -6,7 +6,8 @@ and the engines read the same tokens; adapters travel as LoRA requests, several 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,75 @@ from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
 from raypo.config import EngineConfig
 from raypo.data.encoding import Encoder
+from raypo.evaluation.kept import KeptAnswers
 from raypo.orchestration.blocks import in_blocks
 from raypo.runs import Progress, read_json
 
 
-def generate(
-    rows: pd.DataFrame,
+@dataclass
+class Sheet:
+    """Questions that are answered in one way.
+
+    Attributes:
+        questions: columns name, row, order, history, candidates.
+        kept: where answers go, with what was answered before.
+        constrained: only the title of one of the row's candidates can come out.
+        errors: by 'name row', of rows that failed twice.
+    """
+
+    questions: pd.DataFrame
+    kept: KeptAnswers
+    constrained: bool
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def ask(
+    sheets: Sequence[Sheet],
     adapters: Mapping[str, Path | None],
     model_folder: Path,
     encoder: Encoder,
     config: EngineConfig,
     dtype: str,
     progress: Progress,
-) -> pd.DataFrame:
-    """Each adapter's greedy answer to each row.
+) -> None:
+    """Put to each adapter its questions that have no answer yet, and keep the answers.
+
+    All sheets share the engines. What fails is asked once more: an engine that dies takes the rows
+    it was at with it, and Ray starts another.
 
     Args:
-        rows: with columns row, history, candidates.
+        sheets: the questions.
         adapters: name -> adapter folder, None for the base model.
         model_folder: the base model.
         encoder: makes the prompts' tokens.
         config: the pool.
         dtype: the engine's precision.
         progress: told of finished answers.
-
-    Returns:
-        One row per adapter and test row: name, row, answer (None where it failed), error (None
-        where it did not fail).
     """
-    total = len(rows) * len(adapters)
-    answers: list[dict[str, Any]] = []
-    for pool in _pools(adapters, config):
-        requests = _requests(rows, pool, model_folder, encoder, config.max_new_tokens)
-        progress(len(answers), total, "starting engines")
-        for answer in _ask(requests, engine_pool(model_folder, pool, config, dtype), config):
-            answers.append(answer)
-            progress(len(answers), total, "answers")
-    return pd.DataFrame(answers)
+    total = sum(len(sheet.questions) for sheet in sheets)
+    for turn in range(2):
+        for sheet in sheets:
+            sheet.errors.clear()
+        for pool in _pools(adapters, config):
+            requests = [
+                _requests(number, sheet, pool, model_folder, encoder, config)
+                for number, sheet in enumerate(sheets)
+            ]
+            missing = pd.concat(requests, ignore_index=True)
+            if not len(missing):
+                continue
+            note = "once more" if turn else "starting engines"
+            progress(sum(len(sheet.kept) for sheet in sheets), total, note)
+            for answer in _ask(missing, engine_pool(model_folder, pool, config, dtype), config):
+                sheet = sheets[answer.pop("sheet")]
+                error = answer.pop("error")
+                if error is None:
+                    sheet.kept.add(answer)
+                else:
+                    sheet.errors[f"{answer['name']} {answer['row']}"] = error
+                progress(sum(len(one.kept) for one in sheets), total, "answers")
+        if not any(sheet.errors for sheet in sheets):
+            break
 
 
 def _pools(
@@ -136,38 +169,58 @@ def engine_pool(
 
 
 def _requests(
-    rows: pd.DataFrame,
+    number: int,
+    sheet: Sheet,
     adapters: Mapping[str, Path | None],
     model_folder: Path,
     encoder: Encoder,
-    max_new_tokens: int,
+    config: EngineConfig,
 ) -> pd.DataFrame:
-    prompts = [
-        encoder.prompt(history, candidates)
-        for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
-    ]
-    sampling = {"temperature": 0.0, "max_tokens": max_new_tokens}
-    frames = [
-        pd.DataFrame(
-            {
-                "name": name,
-                "row": rows["row"],
-                "model": str(folder.resolve() if folder else model_folder),
-                "tokenized_prompt": prompts,
-                "sampling_params": [sampling] * len(rows),
-            }
-        )
-        for name, folder in adapters.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
+    """What the engines are to be asked of a sheet, for these adapters."""
+    questions = sheet.questions
+    missing = sheet.kept.missing(questions[questions["name"].isin(adapters)])
+    pairs = list(zip(missing["history"], missing["candidates"], strict=True))
+    models = {
+        name: str(folder.resolve() if folder else model_folder) for name, folder in adapters.items()
+    }
+    # Without constraint all rows are asked alike, and one object serves them all.
+    freely = {"temperature": 0.0, "max_tokens": config.max_new_tokens}
+    return pd.DataFrame(
+        {
+            "sheet": number,
+            "name": missing["name"].to_numpy(),
+            "row": missing["row"].to_numpy(),
+            "order": missing["order"].to_numpy(),
+            "model": missing["name"].map(models).to_numpy(),
+            "tokenized_prompt": [encoder.prompt(*pair) for pair in pairs],
+            "sampling_params": [
+                _choice(encoder, candidates) if sheet.constrained else freely
+                for _, candidates in pairs
+            ],
+        }
+    )
+
+
+def _choice(encoder: Encoder, candidates: Sequence[int]) -> dict[str, Any]:
+    """Sampling that lets one of the candidates' titles out, as responses are trained: ' title'."""
+    longest = max(len(encoder.response(int(item))) for item in candidates)
+    # A constrained answer may take other tokens than the tokenizer would, and more of them.
+    return {
+        "temperature": 0.0,
+        "max_tokens": 2 * longest + 8,
+        "structured_outputs": {"choice": [" " + encoder.titles[int(item)] for item in candidates]},
+    }
 
 
 def _answer(row: dict[str, Any]) -> dict[str, Any]:
     error = row.get("__inference_error__") or None
     return {
+        "sheet": int(row["sheet"]),
         "name": row["name"],
         "row": int(row["row"]),
+        "order": int(row["order"]),
         "answer": None if error else _first_line(str(row["generated_text"])),
+        "tokens": 0 if error else int(row.get("num_generated_tokens") or 0),
         "error": error,
     }
 

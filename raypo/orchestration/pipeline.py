@@ -7,7 +7,7 @@ so that a changed setting makes a new folder beside the old one and nothing is o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from raypo.config import (
     AlignConfig,
     EvaluateConfig,
+    InputError,
     ObjectiveConfig,
     PipelineConfig,
     PrepareConfig,
@@ -27,16 +28,16 @@ from raypo.config import (
     parse_config,
 )
 from raypo.data.assets import movielens_100k, resolve_model
-from raypo.data.dataset import load_dataset
+from raypo.data.dataset import Dataset, load_dataset
 from raypo.display import clock, console, shown
-from raypo.evaluation.predictions import read_predictions
-from raypo.evaluation.report import ReportRun, write_report
-from raypo.evaluation.table import markdown_table
+from raypo.evaluation.report import write_report
+from raypo.evaluation.runs import ReportRun, data_of, find_runs, read_run
+from raypo.evaluation.table import latex_table, markdown_table
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.prepare import prepare
 from raypo.orchestration.train import train
 from raypo.recommenders.train import train_recommender
-from raypo.runs import file_hash, read_json, read_metrics, value_hash, write_text
+from raypo.runs import file_hash, read_json, value_hash, write_text
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def run_pipeline(config: PipelineConfig) -> Outcome:
     sft = stages.sft(data)
     aligned = stages.align(data, sft, recommender)
     runs = stages.evaluate(data, recommender, sft, aligned)
-    report = _report(config, data, runs, {"SFT": sft, stages.objective_name: aligned})
+    report = config.output / "report.html"
+    _write(report, config.title, load_dataset(data), runs)
     return Outcome([(r.name, r.metrics) for r in runs], report, time.monotonic() - started)
 
 
@@ -94,10 +96,14 @@ class _Stages:
             }
         return self._run("prepare", PrepareConfig, values, [], prepare, "dataset.json")
 
-    def recommender(self, data: Path) -> Path:
+    def recommender(self, data: Path, kind: str | None = None) -> Path:
+        """The recommender that alignment uses, or one of another kind for comparison."""
         values = self._config.recommender | {"data": data, "seed": self._config.seed}
+        stage = "recommender" if kind is None else kind
+        if kind is not None:
+            values |= {"kind": kind}
         return self._run(
-            "recommender", RecommenderConfig, values, [data], train_recommender, "summary.json"
+            stage, RecommenderConfig, values, [data], train_recommender, "summary.json"
         )
 
     def sft(self, data: Path) -> Path:
@@ -119,15 +125,20 @@ class _Stages:
         baselines: dict[str, dict[str, Any]] = {
             "Random": {"rule": "random"},
             "Popularity": {"rule": "popularity"},
-            "SASRec": {"recommender": recommender},
+            "Markov chain": {"rule": "markov-chain"},
+            "Item-kNN": {"rule": "item-knn"},
+            _recommender_name(recommender): {"recommender": recommender},
         }
+        for kind in self._config.baselines:
+            folder = self.recommender(data, kind)
+            baselines[_recommender_name(folder)] = {"recommender": folder}
         runs = []
         for name, what in baselines.items():
             values = rows | what | {"data": data}
-            inputs = [data, recommender] if "recommender" in what else [data]
-            stage = f"evaluate-{name.lower()}"
+            inputs = [data, what["recommender"]] if "recommender" in what else [data]
+            stage = f"evaluate-{name.lower().replace(' ', '-')}"
             folder = self._run(stage, EvaluateConfig, values, inputs, evaluate, "metrics.json")
-            runs.append(_evaluated(name, folder))
+            runs.append(read_run(name, folder))
         names = {"Base LLM": "base", "SFT": "sft", self.objective_name: "aligned"}
         values = settings | {
             "data": data,
@@ -137,7 +148,10 @@ class _Stages:
         inputs = [data, sft, aligned]
         done = "aligned/metrics.json"
         folder = self._run("evaluate", EvaluateConfig, values, inputs, evaluate, done)
-        return runs + [_evaluated(name, folder / part) for name, part in names.items()]
+        trained = {"SFT": sft, self.objective_name: aligned}
+        return runs + [
+            read_run(name, folder / part, trained.get(name)) for name, part in names.items()
+        ]
 
     def _training(self, section: dict[str, Any], data: Path) -> dict[str, Any]:
         policy = section.get("policy", {}) | {"model": self._config.model}
@@ -209,45 +223,51 @@ def _model_hash(folder: Path) -> str:
     return value_hash([small, large])
 
 
+_RECOMMENDERS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+
+
+def _recommender_name(folder: Path) -> str:
+    return _RECOMMENDERS[read_json(folder / "model.json").get("kind", "sasrec")]
+
+
 def _objective_name(config: PipelineConfig) -> str:
     return ObjectiveConfig.model_validate(config.align.get("objective", {})).label.upper()
 
 
-def _evaluated(name: str, folder: Path) -> ReportRun:
-    return ReportRun(name, read_json(folder / "metrics.json"), read_predictions(folder), [])
+def report_on(
+    given: Sequence[str], output: Path, title: str, data: Path | None = None
+) -> list[Path]:
+    """A report, and its table in Markdown and LaTeX, on evaluated models wherever they lie.
+
+    Args:
+        given: folders, or NAME=FOLDER, as `find_runs` takes them.
+        output: the HTML file; the tables go beside it.
+        title: heading.
+        data: prepared data set; None takes the one that the models were evaluated on.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: a folder holds no evaluation, or models answered different questions.
+    """
+    found = find_runs(given)
+    data = data or next((place for _, folder, _ in found if (place := data_of(folder))), None)
+    if data is None:
+        raise InputError(f"{found[0][1]}: does not say on which data set; give --data FOLDER")
+    runs = [read_run(*one) for one in found]
+    return _write(output, title, load_dataset(data), runs)
 
 
-def report_on(data: Path, output: Path, title: str, folders: dict[str, Path]) -> Path:
-    """A report on evaluation folders by model name, wherever they came from."""
-    dataset = load_dataset(data)
-    runs = [_evaluated(name, folder) for name, folder in folders.items()]
+def _write(output: Path, title: str, dataset: Dataset, runs: Sequence[ReportRun]) -> list[Path]:
     popularity = dataset.items["popularity"].to_numpy()
     audit = dataset.info.get("audit")
-    return write_report(output, title, runs, dataset.titles, popularity, audit=audit)
-
-
-def _report(
-    config: PipelineConfig, data: Path, runs: list[ReportRun], training: dict[str, Path]
-) -> Path:
-    dataset = load_dataset(data)
-    complete = [
-        ReportRun(
-            run.name,
-            run.metrics,
-            run.predictions,
-            read_metrics(training[run.name]) if run.name in training else [],
-        )
-        for run in runs
-    ]
-    write_text(
-        config.output / "table.md", markdown_table([(r.name, r.metrics) for r in complete]) + "\n"
-    )
-    popularity = dataset.items["popularity"].to_numpy()
-    return write_report(
-        config.output / "report.html",
-        config.title,
-        complete,
-        dataset.titles,
-        popularity,
-        audit=dataset.info.get("audit"),
-    )
+    write_report(output, title, runs, dataset.titles, popularity, audit=audit)
+    named = [(run.name, run.metrics) for run in runs]
+    tables = {"md": markdown_table(named), "tex": latex_table(named)}
+    files = [output]
+    for suffix, table in tables.items():
+        name = "table" if output.name == "report.html" else output.stem
+        files.append(output.with_name(f"{name}.{suffix}"))
+        write_text(files[-1], table + "\n")
+    return files

@@ -1,4 +1,4 @@
-"""Candidates ranked by likelihood: a Ray Data pool of the policy's packed scorers."""
+"""Candidates ranked by likelihood: a Ray Data pool of packed scorers, or of vLLM engines."""
 
 from __future__ import annotations
 
@@ -12,58 +12,101 @@ import ray.data
 
 from raypo.config import PolicyConfig, ScorerConfig
 from raypo.data.encoding import Encoder
+from raypo.evaluation.kept import KeptAnswers
 from raypo.orchestration.blocks import in_blocks
-from raypo.policy.loading import AdapterScorer
+from raypo.policy.loading import AdapterScorer, merged_model
 from raypo.policy.scoring import score_responses
 from raypo.runs import Progress
 
+_BATCHES_A_BLOCK = 4
+
 
 def score(
-    rows: pd.DataFrame,
+    questions: pd.DataFrame,
     adapters: Mapping[str, Path | None],
     policy: PolicyConfig,
     model_folder: Path,
     encoder: Encoder,
     config: ScorerConfig,
+    kept: KeptAnswers,
     progress: Progress,
-) -> pd.DataFrame:
-    """Summed log-probs of every candidate of each row under each adapter.
+) -> None:
+    """Summed log-probs of every candidate, for questions that have no answer yet.
 
     Args:
-        rows: with columns row, history, candidates.
+        questions: columns name, row, order, history, candidates.
         adapters: name -> adapter folder, None for the base model.
         policy: precision of the base model.
         model_folder: the base model.
         encoder: makes prompts' and responses' tokens.
         config: the pool.
+        kept: where answers go (logps, one per candidate in the order asked), with what was answered
+            before.
         progress: told of scored rows.
-
-    Returns:
-        One row per adapter and test row: name, row, logps (float64, one per candidate).
     """
-    requests = pd.concat(
-        [rows[["row", "history", "candidates"]].assign(name=name) for name in adapters],
-        ignore_index=True,
-    )
-    per_batch = config.batch_size * 4
-    scored = in_blocks(requests, per_batch).map_batches(
-        _Scorer,
-        fn_constructor_args=(dict(adapters), policy, model_folder, encoder, config.batch_size),
-        batch_size=per_batch,
+    missing = kept.missing(questions)
+    if not len(missing):
+        return
+    progress(len(kept), len(questions), "loading scorers")
+    if config.kind == "packed":
+        arguments = (dict(adapters), policy, model_folder, encoder, config.batch_size)
+        _run(_PackedScorer, arguments, missing, config, kept, len(questions), progress)
+        return
+    # An engine holds one model, for its prompt_logprobs fail with adapters on CPU.
+    for name, folder in adapters.items():
+        own = missing[missing["name"] == name]
+        if len(own):
+            merged = merged_model(policy, model_folder, folder)
+            arguments_of_one = (merged, policy, encoder, config)
+            _run(_VllmScorer, arguments_of_one, own, config, kept, len(questions), progress)
+
+
+def _run(
+    scorer: type,
+    arguments: tuple[Any, ...],
+    questions: pd.DataFrame,
+    config: ScorerConfig,
+    kept: KeptAnswers,
+    total: int,
+    progress: Progress,
+) -> None:
+    per_block = config.batch_size * _BATCHES_A_BLOCK
+    columns = ["name", "row", "order", "history", "candidates"]
+    scored = in_blocks(questions[columns], per_block).map_batches(
+        scorer,
+        fn_constructor_args=arguments,
+        batch_size=per_block,
         batch_format="pandas",
         compute=ray.data.ActorPoolStrategy(size=config.workers),
         num_cpus=1,
         num_gpus=config.gpus_per_worker,
     )
-    progress(0, len(requests), "loading scorers")
-    results: list[dict[str, Any]] = []
     for row in scored.iter_rows():
-        results.append(row)
-        progress(len(results), len(requests), "rows scored")
-    return pd.DataFrame(results)
+        answer = {key: row[key] for key in ("name", "logps", "lengths")}
+        answer = {key: list(v) if key != "name" else v for key, v in answer.items()}
+        kept.add(answer | {"row": int(row["row"]), "order": int(row["order"])})
+        progress(len(kept), total, "rows scored")
 
 
-class _Scorer:
+def _encoded(encoder: Encoder, rows: pd.DataFrame) -> tuple[list[list[int]], list[list[list[int]]]]:
+    prompts = [
+        encoder.prompt(history, candidates)
+        for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
+    ]
+    responses = [[encoder.response(int(item)) for item in items] for items in rows["candidates"]]
+    return prompts, responses
+
+
+def _answers(
+    rows: pd.DataFrame, logps: np.ndarray, responses: list[list[list[int]]]
+) -> pd.DataFrame:
+    answers = rows[["name", "row", "order"]].reset_index(drop=True)
+    answers["logps"] = [np.asarray(row, dtype=np.float64) for row in logps]
+    answers["lengths"] = [np.array([len(one) for one in own]) for own in responses]
+    return answers
+
+
+class _PackedScorer:
     """One model in memory with every adapter, scoring batches that may mix them."""
 
     def __init__(
@@ -76,7 +119,6 @@ class _Scorer:
     ) -> None:
         self._policy = AdapterScorer(policy, model_folder, adapters)
         self._encoder = encoder
-        self._pad = encoder.tokenizer.pad_token_id
         self._batch_size = batch_size
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
@@ -84,14 +126,24 @@ class _Scorer:
         return pd.concat(parts, ignore_index=True)
 
     def _score(self, name: Any, rows: pd.DataFrame) -> pd.DataFrame:
-        prompts = [
-            self._encoder.prompt(history, candidates)
-            for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
-        ]
-        responses = [
-            [self._encoder.response(int(item)) for item in items] for items in rows["candidates"]
-        ]
+        prompts, responses = _encoded(self._encoder, rows)
+        pad = self._encoder.tokenizer.pad_token_id
         with self._policy.using(str(name)) as model:
-            logps = score_responses(model, prompts, responses, self._pad, self._batch_size)
-        scores = [np.asarray(row, dtype=np.float64) for row in logps.numpy()]
-        return pd.DataFrame({"name": name, "row": rows["row"].to_numpy(), "logps": scores})
+            logps = score_responses(model, prompts, responses, pad, self._batch_size)
+        return _answers(rows, logps.numpy(), responses)
+
+
+class _VllmScorer:
+    """A vLLM engine of one merged model."""
+
+    def __init__(
+        self, folder: Path, policy: PolicyConfig, encoder: Encoder, config: ScorerConfig
+    ) -> None:
+        from raypo.evaluation.vllm_scores import VllmScorer
+
+        self._engine = VllmScorer(folder, policy.dtype, config.max_model_len, config.kv_cache_gib)
+        self._encoder = encoder
+
+    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
+        prompts, responses = _encoded(self._encoder, batch)
+        return _answers(batch, np.array(self._engine(prompts, responses)), responses)

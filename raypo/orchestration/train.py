@@ -28,6 +28,7 @@ from raypo.runs import (
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.local import keep_adapter
 from raypo.training.loop import SCORE, run
+from raypo.training.tracking import Trackers
 
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
@@ -98,7 +99,10 @@ def train_worker(config: dict[str, Any]) -> None:
         job = build_job(parsed, rank, reporter, progress, Path(folder) if folder else None)
     if rank == 0:
         forget_metrics_after(parsed.output, job.state.step)
+        reporter.trackers = Trackers(parsed.output, job.state.step, parsed.mlflow)
     run(job)
+    if reporter.trackers is not None:
+        reporter.trackers.close()
 
 
 class _RayReporter:
@@ -107,10 +111,13 @@ class _RayReporter:
     def __init__(self, output: Path, rank: int) -> None:
         self._output = output
         self._first = rank == 0
+        self.trackers: Trackers | None = None
 
     def metrics(self, values: dict[str, Any]) -> None:
         if self._first:
             append_metrics(self._output, values)
+        if self.trackers is not None:
+            self.trackers.log(values)
 
     def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
         self.metrics(values)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig
-from raypo.runs import value_hash
+from raypo.runs import cache_folder, file_hash, value_hash
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -188,3 +189,57 @@ class AdapterScorer:
 def _label(folder: Path) -> str:
     """PEFT names adapters after module keys, in which dots and slashes mean something."""
     return value_hash(str(folder.resolve()))[:16]
+
+
+def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None) -> Path:
+    """A folder with the adapter's weights added to the base model's, made once and kept.
+
+    For engines that serve a model without adapters. Merging rounds to the base model's precision.
+
+    Args:
+        config: precision of the base model.
+        model_folder: the base model; it is returned as it is where there is no adapter.
+        adapter: PEFT adapter folder.
+    """
+    if adapter is None:
+        return model_folder
+    import peft
+
+    check_adapter(adapter)
+    weights = file_hash(adapter / "adapter_model.safetensors")
+    key = value_hash([str(model_folder.resolve()), weights, config.dtype])
+    folder = cache_folder() / "merged" / key[:16]
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        temporary = Path(name) / "model"
+        model = peft.PeftModel.from_pretrained(load_base(config, model_folder), adapter)
+        model.merge_and_unload().save_pretrained(temporary)
+        load_tokenizer(model_folder).save_pretrained(temporary)
+        if not folder.exists():
+            temporary.rename(folder)
+    return folder
+
+
+def greedy_answer(model: Any, prompt: Sequence[int], max_new_tokens: int, stop: int) -> list[int]:
+    """The policy's own greedy continuation of a prompt, without the end-of-sequence token.
+
+    Args:
+        model: of `AdapterScorer.using`.
+        prompt: token ids.
+        max_new_tokens: at most so many.
+        stop: the end-of-sequence token.
+    """
+    ids = torch.tensor([list(prompt)], device=model.device)
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=stop,
+            eos_token_id=stop,
+        )
+    answer: list[int] = output[0, len(prompt) :].tolist()
+    return answer[: answer.index(stop)] if stop in answer else answer

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, normalize, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from raypo.recommenders.histories import last_states, most_recent
+from raypo.recommenders.items import ItemTable
 
 
 class SASRec(nn.Module):
-    """Causal self-attention over a history; an item's score is a cosine in [-1, 1].
-
-    Deviation: the paper scores by inner product; the cosine bounds scores, which NAPO's confidence
-    needs, and trained no worse here.
-    """
+    """Causal self-attention over a history; an item's score is a cosine in [-1, 1]."""
 
     def __init__(
         self, num_items: int, hidden: int, layers: int, heads: int, max_length: int, dropout: float
@@ -31,13 +30,13 @@ class SASRec(nn.Module):
             dropout: probability in training.
         """
         super().__init__()
-        self.num_items = num_items
         self.max_length = max_length
-        self.items = nn.Embedding(num_items, hidden)
+        self.items = ItemTable(num_items, hidden)
         self.positions = nn.Embedding(max_length, hidden)
         self.blocks = nn.ModuleList(_Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
+        # The items' vectors are drawn again, last: a seed keeps the weights it has always given.
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=hidden**-0.5)
 
@@ -61,26 +60,16 @@ class SASRec(nn.Module):
             histories: [b, h] item ids, oldest first, padded with -1 at the end; longer ones are cut
                 to their most recent `max_length` items.
         """
-        lengths = (histories >= 0).sum(dim=1)
-        recent = _most_recent(histories, lengths, self.max_length)
-        last = lengths.clamp(max=self.max_length) - 1
-        states: Tensor = self(recent)
-        return states[torch.arange(len(recent), device=recent.device), last]
+        recent = most_recent(histories, self.max_length)
+        return last_states(self(recent), recent)
 
     def score(self, embeddings: Tensor, items: Tensor) -> Tensor:
         """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; padding scores 0."""
-        known = items.clamp_min(0)
-        if items.shape[1] > len(self.items.weight):
-            # Shared sets are longer than the catalogue: each of its items is scored once.
-            scores = self.score_all(embeddings).gather(1, known)
-        else:
-            vectors = normalize(embedding(known, self.items.weight), dim=-1)
-            scores = torch.einsum("md,mkd->mk", normalize(embeddings, dim=-1), vectors)
-        return scores.clamp(-1, 1).masked_fill(items < 0, 0.0)
+        return self.items.score(embeddings, items)
 
     def score_all(self, embeddings: Tensor) -> Tensor:
         """Cosine [m, num_items] of embeddings [m, d] with the whole catalogue."""
-        return normalize(embeddings, dim=-1) @ normalize(self.items.weight, dim=-1).T
+        return self.items.score_all(embeddings)
 
 
 class _Block(nn.Module):
@@ -109,11 +98,3 @@ class _Block(nn.Module):
         states = states + self.residual(self.out(mixed.transpose(1, 2).reshape(b, h, d)))
         fed: Tensor = states + self.residual(self.feed(self.feed_norm(states)))
         return fed
-
-
-def _most_recent(histories: Tensor, lengths: Tensor, count: int) -> Tensor:
-    if histories.shape[1] <= count:
-        return histories
-    starts = (lengths - count).clamp_min(0)
-    places = starts[:, None] + torch.arange(count, device=histories.device)
-    return histories.gather(1, places.clamp_max(histories.shape[1] - 1))

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from raypo.config import InputError, RecommenderConfig
 from raypo.data.dataset import Dataset, load_dataset
-from raypo.recommenders.sasrec import SASRec
+from raypo.recommenders.build import build_recommender
+from raypo.recommenders.interface import SequentialRecommender
 from raypo.runs import (
     Progress,
     append_metrics,
@@ -42,9 +43,10 @@ def train_recommender(
         The summary.
 
     Raises:
-        InputError: the data set or the run folder is not usable, or hidden is no multiple of heads.
+        InputError: the data set or the run folder is not usable, or SASRec's hidden is no multiple
+            of its heads.
     """
-    if config.hidden % config.heads:
+    if config.kind == "sasrec" and config.hidden % config.heads:
         raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
     dataset = load_dataset(config.data)
     open_run(config.output, config)
@@ -61,8 +63,8 @@ def train_recommender(
 
 def _fit(
     config: RecommenderConfig, dataset: Dataset, progress: Progress
-) -> tuple[SASRec, dict[str, Any]]:
-    model = _model(config.model_dump(), dataset.num_items)
+) -> tuple[SequentialRecommender, dict[str, Any]]:
+    model = build_recommender(config.model_dump(), dataset.num_items)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -83,7 +85,7 @@ def _fit(
 
 
 def _epoch(
-    model: SASRec,
+    model: SequentialRecommender,
     optimiser: torch.optim.Optimizer,
     sequences: Tensor,
     config: RecommenderConfig,
@@ -129,23 +131,27 @@ def pad_sequences(sequences: Sequence[Sequence[int]]) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def load_recommender(folder: Path) -> SASRec:
+def load_recommender(folder: Path) -> SequentialRecommender:
     """A trained recommender, frozen, in evaluation mode.
 
     Raises:
-        InputError: `folder` is not a finished recommender run.
+        InputError: `folder` is not a finished recommender run, or its `model.json` does not
+            describe a known kind; the message names the field.
     """
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise InputError(f"{folder}: no trained recommender there (model.safetensors is missing)")
     settings = read_json(folder / "model.json")
-    model = _model(settings, settings["num_items"])
+    try:
+        model = build_recommender(settings, settings["num_items"])
+    except InputError as error:
+        raise InputError(f"{folder / 'model.json'}: {error}") from None
     model.load_state_dict(load_file(weights))
     return model.requires_grad_(False).eval()
 
 
 @torch.no_grad()
-def score_candidates(model: SASRec, frame: pd.DataFrame) -> np.ndarray:
+def score_candidates(model: SequentialRecommender, frame: pd.DataFrame) -> np.ndarray:
     """Scores [rows, candidates] of each row's candidates."""
     embeddings = model.embed(pad_sequences(list(frame["history"])))
     candidates = torch.from_numpy(np.stack(frame["candidates"].to_list()))
@@ -153,7 +159,7 @@ def score_candidates(model: SASRec, frame: pd.DataFrame) -> np.ndarray:
     return scores
 
 
-def hit_ratio(model: SASRec, frame: pd.DataFrame) -> float:
+def hit_ratio(model: SequentialRecommender, frame: pd.DataFrame) -> float:
     """HitRatio@1 among each row's candidates."""
     model.eval()
     best = score_candidates(model, frame).argmax(axis=1)
@@ -161,14 +167,8 @@ def hit_ratio(model: SASRec, frame: pd.DataFrame) -> float:
     return float((candidates[np.arange(len(best)), best] == frame["target"].to_numpy()).mean())
 
 
-def _model(settings: dict[str, Any], num_items: int) -> SASRec:
-    names = ("hidden", "layers", "heads", "max_length", "dropout")
-    return SASRec(num_items, **{name: settings[name] for name in names})
-
-
-def _save(model: SASRec, config: RecommenderConfig, dataset: Dataset) -> None:
+def _save(model: SequentialRecommender, config: RecommenderConfig, dataset: Dataset) -> None:
     settings = config.model_dump(mode="json") | {
-        "kind": "sasrec",
         "num_items": dataset.num_items,
         "dataset": dataset.fingerprint,
     }

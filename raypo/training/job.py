@@ -24,6 +24,7 @@ from raypo.training.encoder import make_encoder
 from raypo.training.engine import Engine, make_engine
 from raypo.training.loop import Job, Reporter
 from raypo.training.reference import FrozenAdapter, KeptReference, Reference, compute_reference
+from raypo.training.tracking import check_mlflow
 
 TrainingConfig = SftConfig | AlignConfig
 
@@ -34,6 +35,7 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
     Raises:
         InputError: data set, model, adapter, recommender, template, objective or batch sizes.
     """
+    check_mlflow(config.mlflow)
     dataset = load_dataset(config.data)
     resolve_model(config.policy.model)
     load_template(config.policy.prompt)

@@ -21,6 +21,7 @@ from raypo.runs import (
 )
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.loop import SCORE, run
+from raypo.training.tracking import Trackers
 
 
 def train_locally(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
@@ -40,7 +41,9 @@ def train_locally(config: TrainingConfig, progress: Progress = no_progress) -> d
     reporter = _FolderReporter(config.output)
     job = build_job(config, 0, reporter, progress, reporter.last())
     forget_metrics_after(config.output, job.state.step)
+    reporter.trackers = Trackers(config.output, job.state.step, config.mlflow)
     run(job)
+    reporter.trackers.close()
     keep_adapter(reporter.best() / "adapter", config.output / "adapter")
     write_summary(config.output, SCORE, time.monotonic() - started)
     return dict(read_json(summary))
@@ -59,10 +62,13 @@ class _FolderReporter:
 
     def __init__(self, output: Path) -> None:
         self._output = output
+        self.trackers: Trackers | None = None
         self._checkpoints = output / "checkpoints"
 
     def metrics(self, values: dict[str, Any]) -> None:
         append_metrics(self._output, values)
+        if self.trackers is not None:
+            self.trackers.log(values)
 
     def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
         self.metrics(values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 import time
 from collections.abc import Iterator
 
@@ -34,7 +36,7 @@ class Phases:
         self._seconds[name] += time.perf_counter() - started
 
     def metrics(self, tokens: int, collective_seconds: float) -> dict[str, float]:
-        """Seconds of the step, tokens a second, and shares of the time.
+        """Seconds of the step, tokens a second, shares of the time, and this worker's peak memory.
 
         Args:
             tokens: of all workers, each computed once.
@@ -48,4 +50,13 @@ class Phases:
             "tokens_per_second": tokens / seconds,
             **shares,
             "time/collectives": collective_seconds / seconds,
+            "peak_memory_gib": _peak_bytes(self._device) / 2**30,
         }
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """The most memory that this worker has held: of its GPU, or of its process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,19 +7,29 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import (
+    label_ranking_average_precision_score,
+    ndcg_score,
+    top_k_accuracy_score,
+)
 
-from raypo.evaluation.answers import match_answer
+from raypo.evaluation.answers import match_answer, match_exactly
+from raypo.evaluation.calibration import calibrate
+from raypo.evaluation.catalogue import coverage, gini_index, jackknife_interval, tail_items
 from raypo.evaluation.intervals import bootstrap_interval
+from raypo.evaluation.kept import KeptAnswers
 from raypo.evaluation.metrics import (
     hit_at,
     ndcg_at,
     popularity_bias,
     reciprocal_rank,
-    summarise,
     target_ranks,
 )
+from raypo.evaluation.orders import in_own_order, with_orders
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
 from raypo.evaluation.rules import popularity_scores, random_scores
+from raypo.evaluation.significance import compare, holm, mcnemar_exact
+from raypo.evaluation.summary import summarise
 from raypo.evaluation.table import markdown_table
 
 POPULARITY = np.array([0, 1, 3, 7])
@@ -158,3 +168,166 @@ def test_rules_score_the_candidates():
     assert popularity_scores(frame, POPULARITY).tolist() == [[3.0, 7.0, 1.0]] * 3
     assert random_scores(frame, 1).shape == (3, 3)
     assert np.array_equal(random_scores(frame, 1), random_scores(frame, 1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Alien 3", 1),
+        (' "alien 3." ', 1),
+        ("ALIEN", 0),
+        ("I would say Heat.", None),  # more than the title
+        ("\N{LATIN SMALL LIGATURE FI}n", 3),  # compatibility form
+        ("", None),
+        (".", None),
+    ],
+)
+def test_the_exact_rule_takes_the_answer_that_is_a_title(answer, found):
+    assert match_exactly(answer, ["Alien", "Alien 3", "Heat", "Fin"]) == found
+
+
+def test_a_title_of_marks_alone_can_be_answered():
+    assert match_exactly("!!!", ["!!!", "Heat"]) == 0
+
+
+@given(st.integers(0, 10**6))
+def test_rankings_agree_with_scikit_learn(seed):
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(size=(20, 12))
+    targets = generator.integers(12, size=20)
+    truth = np.eye(12)[targets]
+    above, ties = target_ranks(scores, targets)
+    for k in (5, 10):
+        assert ndcg_at(k, above, ties).mean() == pytest.approx(ndcg_score(truth, scores, k=k))
+        hits = top_k_accuracy_score(targets, scores, k=k, labels=range(12))
+        assert hit_at(k, above, ties).mean() == pytest.approx(hits)
+    assert reciprocal_rank(above, ties).mean() == pytest.approx(
+        label_ranking_average_precision_score(truth, scores)
+    )
+
+
+def test_coverage_gini_and_tail_by_hand():
+    counts = np.array([0, 1, 3, 0])
+    assert coverage(counts) == 0.5
+    # Mean absolute difference over twice the mean, of all ordered pairs.
+    pairs = np.abs(counts[:, None] - counts[None, :]).mean()
+    assert gini_index(counts) == pytest.approx(pairs / (2 * counts.mean()))
+    assert gini_index(np.array([2, 2, 2])) == 0
+    assert math.isnan(gini_index(np.zeros(3, dtype=int)))
+    popularity = np.array(
+        [0, 5, 1, 3, 2, 9, 4, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    )
+    assert np.flatnonzero(tail_items(popularity)).tolist() == [2, 4]  # 2 of the 20 seen
+
+
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=12))
+def test_the_jackknife_leaves_each_recommendation_out_once(counts):
+    counts = np.array(counts)
+    n = counts.sum()
+    if n < 2:
+        assert jackknife_interval(coverage, counts) is None
+        return
+    left_out = []
+    for item, count in enumerate(counts):
+        for _ in range(count):
+            without = counts.copy()
+            without[item] -= 1
+            left_out.append(gini_index(without))
+    error = math.sqrt((n - 1) / n * ((left_out - np.mean(left_out)) ** 2).sum())
+    low, high = jackknife_interval(gini_index, counts)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=1e-4, abs=1e-9)
+    assert (high + low) / 2 == pytest.approx(gini_index(counts))
+
+
+def test_mcnemar_and_holm_by_hand():
+    first = np.array([True] * 9 + [False] + [True] * 5)
+    second = np.array([False] * 9 + [True] + [True] * 5)
+    # 9 of 10 discordant rows: 2 (C(10, 0) + C(10, 1)) / 2^10.
+    assert mcnemar_exact(first, second) == pytest.approx(2 * 11 / 1024)
+    assert mcnemar_exact(first, first) == 1.0
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+
+
+def test_a_comparison_pairs_rows():
+    generator = np.random.default_rng(0)
+    baseline = (generator.random(500) < 0.5).astype(float)
+    better = np.maximum(baseline, generator.random(500) < 0.2)
+    unrelated = generator.permutation(baseline)
+    found = compare([better, unrelated], baseline, 2000, 0)
+    assert found[0].low > 0 and found[0].significant
+    assert found[0].difference == pytest.approx(better.mean() - baseline.mean())
+    assert found[0].only_second == 0
+    assert found[1].low < 0 < found[1].high and not found[1].significant
+    # Paired: the interval is that of the differences, far narrower than of two samples.
+    error = (better - baseline).std(ddof=1) / math.sqrt(500)
+    assert found[0].high - found[0].low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_calibration_by_hand():
+    sure = [math.log(0.8), math.log(0.1), math.log(0.1)]
+    unsure = [math.log(0.5), math.log(0.25), math.log(0.25)]
+    scores = np.array([sure, sure, unsure, unsure]) - 7  # a constant changes nothing
+    found = calibrate(scores, np.array([0, 0, 0, 1]))
+    assert np.allclose(found.bins, [(0.5, 0.5, 2), (0.8, 1.0, 2)])
+    assert found.error == pytest.approx(0.1)
+
+
+def test_other_orders_come_back_to_the_candidates_own():
+    frame = rows(3)
+    asked = with_orders(frame, 2, seed=5)
+    assert sorted(asked["order"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for row in asked.itertuples():
+        values = np.asarray(row.candidates) * 10.0
+        assert in_own_order(values, row.row, row.order, 5).tolist() == [20.0, 30.0, 10.0]
+    pd.testing.assert_frame_equal(asked, with_orders(frame, 2, seed=5))
+
+
+def test_summary_knows_normalisation_orders_and_breakdowns():
+    predictions = empty_predictions(rows(2))
+    predictions["history"] = [[0, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]
+    predictions["logps"] = [[-4.0, -3.0, -9.0], [-2.0, -1.0, -3.0]]
+    predictions["lengths"] = [[4, 1, 3], [1, 1, 1]]
+    predictions["order_logps"] = [[[-4.0, -3.0, -9.0]] * 2, [[-1.0, -2.0, -3.0]] * 2]
+    plain = summarise(predictions, POPULARITY, 50, 0, calibrated=True)["likelihood"]
+    normalised = summarise(predictions, POPULARITY, 50, 0, length_normalised=True)["likelihood"]
+    assert (plain["HitRatio@1"], normalised["HitRatio@1"]) == (0.0, 0.5)
+    assert plain["orders"]["HitRatio@1"] == [0.5, 0.5]
+    assert plain["orders"]["same first"] == 0.5
+    assert "CalibrationError" in plain and "CalibrationError" not in normalised
+    assert [part["group"] for part in plain["breakdowns"]["history length"]] == [
+        "1 to 3",
+        "10 and more",
+    ]
+    assert plain["Coverage"] == 0.25
+    low, high = plain["intervals"]["Coverage"]
+    assert low <= 0.25 <= high
+
+
+def test_summary_of_constrained_answers():
+    predictions = empty_predictions(rows())
+    predictions["constrained"] = ["a", "b", "c", "d"]
+    predictions["constrained_item"] = pd.array([2, 3, 1, 2], dtype="Int64")
+    constrained = summarise(predictions, POPULARITY, 50, 0)["constrained"]
+    assert constrained["HitRatio@1"] == 0.5
+    assert constrained["ValidRatio"] == 1
+    assert constrained["AveragePopularity"] == pytest.approx((3 + 7 + 1 + 3) / 4)
+
+
+def test_answers_are_kept_once_and_a_torn_line_is_dropped(tmp_path):
+    questions = pd.DataFrame(
+        {"name": ["a", "a", "b"], "row": [0, 1, 0], "order": 0, "history": [[1]] * 3}
+    )
+    kept = KeptAnswers(tmp_path / "x.jsonl")
+    kept.add({"name": "a", "row": 1, "order": 0, "answer": "Amélie"})
+    kept.add({"name": "a", "row": 1, "order": 0, "answer": "again"})
+    kept.close()
+    with (tmp_path / "x.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"name": "b", "row": 0, "ord')
+    again = KeptAnswers(tmp_path / "x.jsonl")
+    assert again.missing(questions)[["name", "row"]].values.tolist() == [["a", 0], ["b", 0]]
+    again.add({"name": "b", "row": 0, "order": 0, "answer": "x"})
+    again.close()
+    last = KeptAnswers(tmp_path / "x.jsonl")
+    assert last.frame()["answer"].tolist() == ["Amélie", "x"]
+    last.close()

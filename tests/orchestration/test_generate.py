@@ -1,18 +1,29 @@
 """Answers of the engine pool are those of the model that was asked, whoever else is asked too."""
 
+import os
+import signal
+
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
-from raypo.config import EngineConfig, PolicyConfig
+from raypo.config import EngineConfig, PolicyConfig, ScorerConfig
 from raypo.data.assets import resolve_model
 from raypo.data.encoding import Encoder
 from raypo.data.prompts import load_template
-from raypo.policy.loading import load_policy, load_tokenizer, save_adapter
+from raypo.evaluation.answers import match_exactly
+from raypo.evaluation.kept import KeptAnswers
+from raypo.policy.loading import greedy_answer, load_policy, load_tokenizer, save_adapter
 from raypo.runs import no_progress
 
 # Ray's own modules are written against older pydantic; what they say is not about us.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+TITLES = [
+    f"{word} Film" for word in ("Red", "Blue", "Green", "Black", "White", "Gold", "Grey", "X")
+]
+CONFIG = EngineConfig(batch_size=2, max_new_tokens=6)
 
 
 def strong_adapter(folder, model_folder, seed):
@@ -28,46 +39,139 @@ def strong_adapter(folder, model_folder, seed):
 
 
 def greedy(model, prompt, encoder, max_new_tokens):
-    answer = model.generate(
-        input_ids=torch.tensor([prompt]), max_new_tokens=max_new_tokens, do_sample=False
-    )[0, len(prompt) :]
+    tokens = greedy_answer(model, prompt, max_new_tokens, encoder.tokenizer.eos_token_id)
     # vLLM holds back the bytes of an unfinished character.
-    return encoder.decode(answer.tolist()).rstrip("\ufffd").strip().split("\n")[0].strip()
+    return encoder.decode(tokens).rstrip("\ufffd").strip().split("\n")[0].strip()
 
 
-def test_base_and_adapters_answer_as_they_do_alone(tmp_path):
+@pytest.fixture(scope="module")
+def model_folder():
     from raypo.orchestration.cluster import connect
 
     connect()
-    from raypo.orchestration.generate import generate
+    return resolve_model("tiny-random")
 
-    model_folder = resolve_model("tiny-random")
-    titles = [
-        f"{word} Film" for word in ("Red", "Blue", "Green", "Black", "White", "Gold", "Grey", "X")
-    ]
-    encoder = Encoder(load_tokenizer(model_folder), load_template(None), titles)
-    models = {
-        name: strong_adapter(tmp_path / name, model_folder, seed)
+
+@pytest.fixture(scope="module")
+def encoder(model_folder):
+    return Encoder(load_tokenizer(model_folder), load_template(None), TITLES)
+
+
+@pytest.fixture(scope="module")
+def models(model_folder, tmp_path_factory):
+    """Two adapters: name -> (folder, model)."""
+    place = tmp_path_factory.mktemp("adapters")
+    return {
+        name: (place / name, strong_adapter(place / name, model_folder, seed))
         for seed, name in enumerate(("one", "two"))
     }
-    # The base model last: by then the engine that serves both adapters has loaded them.
-    adapters = {"one": tmp_path / "one", "two": tmp_path / "two", "base": None}
-    rows = pd.DataFrame(
+
+
+def questions(names, rows=3):
+    generator = np.random.default_rng(0)
+    asked = pd.DataFrame(
         {
-            "row": range(3),
-            "history": [[0, 1], [2], [3, 4, 5]],
-            "candidates": [[6, 7, 2], [0, 7, 6], [1, 2, 0]],
+            "row": range(rows),
+            "order": 0,
+            "history": [generator.permutation(5)[:3].tolist() for _ in range(rows)],
+            "candidates": [generator.permutation(8)[:4].tolist() for _ in range(rows)],
         }
     )
-    config = EngineConfig(batch_size=2, max_new_tokens=6)
-    answers = generate(
-        rows, adapters, model_folder, encoder, config, "float32", no_progress
-    ).set_index(["name", "row"])["answer"]
-    for row, history, candidates in rows.itertuples(index=False):
-        prompt = encoder.prompt(history, candidates)
-        expected = {name: greedy(model, prompt, encoder, 6) for name, model in models.items()}
-        with models["one"].disable_adapter():
-            expected["base"] = greedy(models["one"], prompt, encoder, 6)
+    return pd.concat([asked.assign(name=name) for name in names], ignore_index=True)
+
+
+def answered(folder, asked, adapters, model_folder, encoder, config, progress, constrained=False):
+    from raypo.orchestration.generate import Sheet, ask
+
+    kept = KeptAnswers(folder / "answers.jsonl")
+    sheet = Sheet(asked, kept, constrained)
+    ask([sheet], adapters, model_folder, encoder, config, "float32", progress)
+    kept.close()
+    assert sheet.errors == {}
+    return kept.frame()
+
+
+def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encoder, models):
+    # The base model last: by then the engine that serves both adapters has loaded them.
+    adapters = {**{name: folder for name, (folder, _) in models.items()}, "base": None}
+    asked = questions(adapters)
+    frame = answered(tmp_path, asked, adapters, model_folder, encoder, CONFIG, no_progress)
+    answers = frame.set_index(["name", "row"])["answer"]
+    for row in asked[asked["name"] == "base"].itertuples():
+        prompt = encoder.prompt(row.history, row.candidates)
+        expected = {n: greedy(model, prompt, encoder, 6) for n, (_, model) in models.items()}
+        first = models["one"][1]
+        with first.disable_adapter():
+            expected["base"] = greedy(first, prompt, encoder, 6)
         assert len(set(expected.values())) == 3  # a test that could not fail would show nothing
         for name, answer in expected.items():
-            assert answers[name, row] == answer
+            assert answers[name, row.row] == answer
+
+
+def test_free_and_constrained_answers_share_the_engines(tmp_path, model_folder, encoder, models):
+    from raypo.orchestration.generate import Sheet, ask
+
+    adapters = {"one": models["one"][0]}
+    asked = questions(adapters, rows=6)
+    starts = []
+
+    def progress(done, total, note=""):
+        starts.append(note == "starting engines")
+
+    kept = [KeptAnswers(tmp_path / f"{number}.jsonl") for number in range(2)]
+    sheets = [Sheet(asked, kept[0], False), Sheet(asked, kept[1], True)]
+    ask(sheets, adapters, model_folder, encoder, CONFIG, "float32", progress)
+    assert sum(starts) == 1
+    free, constrained = (one.frame() for one in kept)
+    for row, said in zip(asked.itertuples(), constrained["answer"], strict=True):
+        assert match_exactly(said, [TITLES[item] for item in row.candidates]) is not None
+    assert (free["answer"] != constrained["answer"]).all()
+    for one in kept:
+        one.close()
+
+
+def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encoder, models):
+    adapters = {"one": models["one"][0]}
+    asked = questions(adapters, rows=120)
+    killed = []
+
+    def kill_once(done: int, total: int, note: str = "") -> None:
+        if done < 20 or killed:
+            return
+        for process in psutil.process_iter(["cmdline"]):
+            if any("EngineCore" in part for part in process.info["cmdline"] or []):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+
+    config = EngineConfig(batch_size=8, max_new_tokens=6)
+    frame = answered(tmp_path, asked, adapters, model_folder, encoder, config, "float32", kill_once)
+    assert killed
+    assert sorted(frame["row"]) == list(range(120))
+    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    assert len(lines) == 120
+    first = asked.head(10)
+    undisturbed = answered(
+        tmp_path / "again", first, adapters, model_folder, encoder, config, no_progress
+    )
+    assert frame["answer"].head(10).tolist() == undisturbed["answer"].tolist()
+
+
+def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
+    from raypo.orchestration.score import score
+
+    adapters = {"one": models["one"][0], "base": None}
+    asked = questions(adapters, rows=5)
+    frames = {}
+    for kind in ("packed", "vllm"):
+        kept = KeptAnswers(tmp_path / f"{kind}.jsonl")
+        config = ScorerConfig(kind=kind, workers=1, max_model_len=512, kv_cache_gib=1)
+        policy = PolicyConfig(dtype="float32")
+        score(asked, adapters, policy, model_folder, encoder, config, kept, no_progress)
+        kept.close()
+        frames[kind] = kept.frame()
+    packed, vllm = (np.stack(frames[kind]["logps"].to_list()) for kind in ("packed", "vllm"))
+    assert np.allclose(packed, vllm, atol=2e-3)
+    assert (packed.argmax(axis=1) == vllm.argmax(axis=1)).all()
+    lengths = frames["packed"]["lengths"].iloc[0]
+    first = asked[asked["name"] == "base"].iloc[0]
+    assert lengths == [len(encoder.response(item)) for item in first["candidates"]]

@@ -1,7 +1,11 @@
 """An interrupted run, taken up again, writes the metrics of one that was never interrupted."""
 
+import struct
+
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
+from tensorboardX.proto import event_pb2
 
 from raypo.config import (
     AlignConfig,
@@ -78,7 +82,21 @@ def cached_references(tmp_path, monkeypatch):
 
 
 def timing(key):
-    return key in ("seconds", "tokens_per_second") or key.startswith("time/")
+    return key in ("seconds", "tokens_per_second", "peak_memory_gib") or key.startswith("time/")
+
+
+def scalars(folder):
+    """(step, tag) -> value of every TensorBoard file, the last one written."""
+    found = {}
+    for file in sorted((folder / "tensorboard").iterdir()):
+        content = file.read_bytes()
+        while content:  # length, its checksum, an event, its checksum
+            (length,) = struct.unpack("<Q", content[:8])
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            for value in event.summary.value:
+                found[event.step, value.tag] = value.simple_value
+            content = content[16 + length :]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -137,6 +155,29 @@ def test_both_references_give_the_same_numbers_and_the_kept_one_is_found_again(
     assert len(list(cached_references.iterdir())) == 1
     assert losses["again"] == losses["kept"]
     assert losses["copy"] == pytest.approx(losses["kept"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own, about its file store
+def test_tensorboard_and_mlflow_show_what_the_metrics_hold(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    data, _, _ = inputs
+    uri = f"file://{tmp_path}/mlruns"
+    config = parse_config(SftConfig, settings(data, tmp_path / "run") | {"mlflow": uri}, "test")
+    with pytest.raises(Interrupted):
+        train_locally(config, stopping_at(6))
+    train_locally(config)
+    lines = read_metrics(tmp_path / "run")
+    shown = scalars(tmp_path / "run")
+    assert {step for step, _ in shown} >= set(range(1, 13))
+    for line in lines:
+        assert shown[line["step"], "loss"] == pytest.approx(line["loss"], rel=1e-6)
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("raypo").experiment_id])
+    assert run.info.status == "FINISHED"
+    history = {
+        point.step: point.value for point in client.get_metric_history(run.info.run_id, "loss")
+    }
+    assert history == pytest.approx({line["step"]: line["loss"] for line in lines})
 
 
 def test_every_step_tells_where_its_time_went(inputs, tmp_path):

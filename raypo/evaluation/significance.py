@@ -1,0 +1,87 @@
+"""Whether one model is better than another on the same rows, or only luckier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest
+
+from raypo.evaluation.intervals import bootstrap_interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """HitRatio@1 of a model beside another on the same rows.
+
+    Attributes:
+        difference: of the hit ratios. low, high: its 95% paired bootstrap interval.
+        only_first, only_second: rows that one alone answers rightly.
+        p_value: McNemar's exact test. adjusted: after Holm's correction, where there are several.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p_value: float
+    adjusted: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference stands at the 5% level after correction."""
+        return self.adjusted < 0.05
+
+
+def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p-value of McNemar's exact test (Psychometrika 12, 1947) of paired hits.
+
+    Args:
+        first: bool, [n].
+        second: bool, [n].
+    """
+    only_first = int((first & ~second).sum())
+    discordant = only_first + int((second & ~first).sum())
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number by Holm's step-down method (1979), in the same order."""
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(order))
+    largest = 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, p_values[place] * (len(order) - rank)))
+        adjusted[place] = largest
+    return [float(value) for value in adjusted]
+
+
+def compare(
+    hits: Sequence[np.ndarray], baseline: np.ndarray, resamples: int, seed: int
+) -> list[Comparison]:
+    """Each model beside the baseline, corrected for how many there are.
+
+    Args:
+        hits: one array a model, chance of a hit (between 0 and 1 where candidates tie), [n].
+        baseline: likewise.
+        resamples: of the paired bootstrap; rows are drawn together.
+        seed: of the resamples.
+    """
+    p_values = [mcnemar_exact(own > 0.5, baseline > 0.5) for own in hits]
+    compared = []
+    for own, p_value, adjusted in zip(hits, p_values, holm(p_values), strict=True):
+        low, high = bootstrap_interval(own - baseline, resamples, seed)
+        compared.append(
+            Comparison(
+                float((own - baseline).mean()),
+                low,
+                high,
+                int(((own > 0.5) & ~(baseline > 0.5)).sum()),
+                int(((baseline > 0.5) & ~(own > 0.5)).sum()),
+                p_value,
+                adjusted,
+            )
+        )
+    return compared

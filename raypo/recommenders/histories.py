@@ -1,0 +1,32 @@
+"""Histories as tensors [b, h]: item ids, oldest first, padded with -1 at the end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def most_recent(histories: Tensor, count: int) -> Tensor:
+    """The last `count` items [b, min(h, count)] of histories [b, h], still padded at the end."""
+    if histories.shape[1] <= count:
+        return histories
+    starts = (_lengths(histories) - count).clamp_min(0)
+    places = starts[:, None] + torch.arange(count, device=histories.device)
+    return histories.gather(1, places.clamp_max(histories.shape[1] - 1))
+
+
+def ending(histories: Tensor, count: int) -> Tensor:
+    """The last `count` items [b, count] of histories [b, h], padded at the start instead."""
+    starts = _lengths(histories) - count
+    places = starts[:, None] + torch.arange(count, device=histories.device)
+    return histories.gather(1, places.clamp_min(0)).masked_fill(places < 0, -1)
+
+
+def last_states(states: Tensor, histories: Tensor) -> Tensor:
+    """Of states [b, h, d] those at the last item of histories [b, h]: [b, d]."""
+    rows = torch.arange(len(histories), device=histories.device)
+    return states[rows, _lengths(histories) - 1]
+
+
+def _lengths(histories: Tensor) -> Tensor:
+    return (histories >= 0).sum(dim=1)

@@ -1,0 +1,54 @@
+"""What training, alignment and evaluation ask of a sequential recommender, whatever its kind.
+
+Shapes: b users, h items of a history, d hidden size, m embeddings, k items scored per embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class _Module(Protocol):
+    """The part of `torch.nn.Module` that is used: a Protocol cannot inherit from the class."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+    def train(self) -> Self: ...
+    def eval(self) -> Self: ...
+    def requires_grad_(self, requires_grad: bool = True) -> Self: ...
+    def to(self, device: torch.device) -> Any: ...
+
+
+class SequentialRecommender(_Module, Protocol):
+    """A torch module that reads histories and scores items by cosine.
+
+    Histories hold item ids 0 .. num_items - 1, oldest first, padded with -1 at the end.
+
+    Attributes:
+        max_length: items of a history that are read.
+    """
+
+    max_length: int
+
+    def __call__(self, histories: Tensor) -> Tensor:
+        """States [b, h, d] at each place of histories [b, h], h <= max_length, for training.
+
+        The state at a place depends on the items up to it alone; at padding it means nothing.
+        """
+
+    def embed(self, histories: Tensor) -> Tensor:
+        """Sequence embeddings [b, d] of histories [b, h]: the state at each one's last item.
+
+        Longer histories are cut to their most recent `max_length` items.
+        """
+
+    def score(self, embeddings: Tensor, items: Tensor) -> Tensor:
+        """Cosine [m, k] in [-1, 1] of embeddings [m, d] with items [m, k]; padding scores 0."""
+
+    def score_all(self, embeddings: Tensor) -> Tensor:
+        """Cosine [m, num_items] of embeddings [m, d] with the whole catalogue."""

@@ -1,0 +1,82 @@
+"""An evaluation that is interrupted goes on where it stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raypo.config import PrepareConfig
+from raypo.data.assets import movielens_100k
+from raypo.data.prepare import prepare
+
+pytestmark = pytest.mark.slow
+RAYPO = str(Path(sys.executable).with_name("raypo"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    source = movielens_100k()
+    output = tmp_path_factory.mktemp("data") / "prepared"
+    config = PrepareConfig(
+        interactions=(str(source / "ml-100k.inter"),),
+        items=(str(source / "ml-100k.item"),),
+        output=output,
+        year_field="release_year",
+        maximum_rows=3000,
+        candidates=5,
+    )
+    prepare(config)
+    return output
+
+
+def command(data: Path, output: Path) -> list[str]:
+    return [
+        RAYPO, "evaluate", f"data={data}", f"output={output}", "policy.model=tiny-random",
+        "policy.dtype=float32", "rows=160", "orders=2", "answers=[likelihood]",
+        "scorer.workers=1", "scorer.batch_size=2",
+    ]  # fmt: skip
+
+
+def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
+    whole = subprocess.run(
+        command(data, tmp_path / "whole"), capture_output=True, text=True, check=False
+    )
+    assert whole.returncode == 0, whole.stderr
+    partial = tmp_path / "killed" / "partial" / "likelihood.jsonl"
+    process = subprocess.Popen(
+        command(data, tmp_path / "killed"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while not (partial.exists() and partial.read_bytes().count(b"\n") >= 30):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    lines = partial.read_bytes().count(b"\n")
+    assert 30 <= lines < 480
+    again = subprocess.run(
+        command(data, tmp_path / "killed"), capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert not partial.exists()
+    about = json.loads((tmp_path / "killed" / "evaluated.json").read_text())
+    assert about["cost"]["likelihood"]["answers"] == 480 - lines
+    frames = [
+        pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("whole", "killed")
+    ]
+    for column in ("row", "target"):
+        assert frames[0][column].tolist() == frames[1][column].tolist()
+    for one, other in zip(frames[0]["logps"], frames[1]["logps"], strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    metrics = json.loads((tmp_path / "killed" / "metrics.json").read_text())["likelihood"]
+    assert len(metrics["orders"]["HitRatio@1"]) == 2
+    assert metrics["n"] == 160
