@@ -82,9 +82,9 @@ def _run(
         num_gpus=config.gpus_per_worker,
     )
     for row in scored.iter_rows():
-        answer = {key: row[key] for key in ("name", "logps", "lengths")}
-        answer = {key: list(v) if key != "name" else v for key, v in answer.items()}
-        kept.add(answer | {"row": int(row["row"]), "order": int(row["order"])})
+        values = {key: np.asarray(row[key]).tolist() for key in ("logps", "lengths")}
+        question = {"name": row["name"], "row": int(row["row"]), "order": int(row["order"])}
+        kept.add(question | values)
         progress(len(kept), total, "rows scored")
 
 
