@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 
 from raypo import config as configs
 from raypo.bench.commands import bench_app
@@ -34,6 +36,17 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings that override the file: dotted.key=value.")
 ]
 
+# No space, quota used up, read-only, not permitted, not a folder, too large a file.
+_STORAGE_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EFBIG,
+)
+
 Action = Callable[[Any, Progress], dict[str, Any]]
 
 
@@ -51,8 +64,22 @@ def _exit_plainly(run: Callable[[], Any]) -> None:
     try:
         run()
     except configs.InputError as error:
-        console.print("[bold red]error:[/]", str(error), highlight=False, markup=True)
+        console.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2)
+    except configs.StoppedRun as error:
+        console.print("[bold red]stopped:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRORS:
+            raise
+        place = error.filename or "the output folder"
+        console.print(
+            f"[bold red]error:[/] {place}: {error.strerror}; what was finished is kept, and the "
+            "same command goes on from it",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from the last checkpoint")
         sys.exit(130)

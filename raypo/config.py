@@ -37,6 +37,10 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message names the place and what was expected."""
 
 
+class StoppedRun(RuntimeError):
+    """A run could not go on; the message says why, where to look, and what is left of it."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 

@@ -75,7 +75,7 @@ def find_runs(given: Sequence[str]) -> list[tuple[str, Path, Path | None]]:
     for text in given:
         name, equals, place = text.partition("=")
         folder = Path(place if equals else text)
-        inside = sorted(folder.rglob("metrics.json")) if folder.is_dir() else []
+        inside = sorted(folder.rglob("metrics.json"), key=_order) if folder.is_dir() else []
         if not inside:
             raise InputError(f"{folder}: no evaluated model there (`raypo evaluate` makes one)")
         for file in inside:
@@ -84,6 +84,17 @@ def find_runs(given: Sequence[str]) -> list[tuple[str, Path, Path | None]]:
                 label = name if len(inside) == 1 else f"{name} {label}"
             found.append((label, file.parent, _trained_in(file.parent)))
     return found
+
+
+def _order(file: Path) -> tuple[str, int, str]:
+    """By place, and adapters of one evaluation in the order that they were named in."""
+    names: list[str] = []
+    config = file.parent.parent / "config.yaml"
+    if config.exists():
+        names = list(yaml.safe_load(config.read_text(encoding="utf-8")).get("adapters") or {})
+    name = file.parent.name
+    place = names.index(name) if name in names else len(names)
+    return str(file.parent.parent), place, name
 
 
 def _trained_in(folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import ray.data  # noqa: F401  sets its loggers up when it is imported, which connect() then quietens
 
 from raypo.config import EvaluateConfig
 from raypo.data.assets import resolve_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import ray.train
 import ray.train.torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from raypo.config import AlignConfig, SftConfig, parse_config
+from raypo.config import AlignConfig, SftConfig, StoppedRun, parse_config
 from raypo.orchestration.cluster import connect, quieten
 from raypo.orchestration.relay import relayed, teller
 from raypo.runs import (
@@ -23,13 +23,17 @@ from raypo.runs import (
     no_progress,
     open_run,
     read_json,
+    write_json,
     write_summary,
 )
+from raypo.training.checkpoint import newest_whole
 from raypo.training.job import TrainingConfig, build_job, check_inputs
-from raypo.training.local import keep_adapter
+from raypo.training.local import keep_adapter, warn, write_offending
 from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
 
+# What a worker leaves for the driver where going on would stop at the same place again.
+STOPPED = "stopped.json"
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
 
@@ -49,13 +53,38 @@ def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str,
     _, plan = check_inputs(config)
     started = time.monotonic()
     progress(0, plan.total_steps, "starting workers")
+    (config.output / STOPPED).unlink(missing_ok=True)
+    found = sorted((config.output / "checkpoints").glob("checkpoint_*"), reverse=True)
+    checkpoint, problems = newest_whole(found)
+    for problem in problems:
+        warn(problem, checkpoint)
     connect()
     with relayed(progress) as board:
-        result = _trainer(config, board).fit()
+        result = _fit(_trainer(config, board), config.output)
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
         keep_adapter(Path(folder) / "adapter", config.output / "adapter")
     write_summary(config.output, SCORE, time.monotonic() - started)
     return dict(read_json(summary))
+
+
+def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> Any:
+    """Train; a failure that the workers did not survive becomes a message.
+
+    Raises:
+        StoppedRun: what happened, and where to read more.
+    """
+    try:
+        return trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        stopped = output / STOPPED
+        if stopped.exists():
+            raise StoppedRun(read_json(stopped)["message"]) from None
+        words = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise StoppedRun(
+            f"training failed: {words[-1] if words else type(error).__name__}. Workers' output is "
+            "in Ray's log folder (RAYPO_WORKER_LOGS=1 shows it); the same command goes on from the "
+            f"last checkpoint in {output / 'checkpoints'}"
+        ) from error
 
 
 def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer:
@@ -94,15 +123,39 @@ def train_worker(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     progress = teller(config["board"]) if rank == 0 else no_progress
     reporter = _RayReporter(parsed.output, rank)
-    checkpoint = ray.train.get_checkpoint()
-    with checkpoint.as_directory() if checkpoint else contextlib.nullcontext() as folder:
-        job = build_job(parsed, rank, reporter, progress, Path(folder) if folder else None)
+    _refuse_stopped(parsed.output)
+    with _checkpoint() as folder:
+        job = build_job(parsed, rank, reporter, progress, folder)
     if rank == 0:
         forget_metrics_after(parsed.output, job.state.step)
         reporter.trackers = Trackers(parsed.output, job.state.step, parsed.mlflow)
-    run(job)
+    try:
+        run(job)
+    except StoppedRun as error:
+        write_json(parsed.output / STOPPED, {"message": str(error)})
+        raise
     if reporter.trackers is not None:
         reporter.trackers.close()
+
+
+def _refuse_stopped(output: Path) -> None:
+    """A run that would stop at the same step again is not started again by Ray."""
+    if (output / STOPPED).exists():
+        raise StoppedRun(read_json(output / STOPPED)["message"])
+
+
+@contextlib.contextmanager
+def _checkpoint() -> Iterator[Path | None]:
+    """The last checkpoint, or the one before where it is damaged."""
+    last = ray.train.get_checkpoint()
+    if last is None:
+        yield None
+        return
+    with last.as_directory() as folder:
+        newest = Path(folder)
+        older = sorted(newest.parent.glob("checkpoint_*"), reverse=True)
+        whole, _ = newest_whole([newest, *(one for one in older if one.name < newest.name)])
+        yield whole
 
 
 class _RayReporter:
@@ -118,6 +171,9 @@ class _RayReporter:
             append_metrics(self._output, values)
         if self.trackers is not None:
             self.trackers.log(values)
+
+    def offending(self, values: dict[str, Any]) -> Path:
+        return write_offending(self._output, values)
 
     def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
         self.metrics(values)

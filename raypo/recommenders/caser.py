@@ -85,7 +85,9 @@ class Caser(nn.Module):
 
     def _convolve(self, items: Tensor) -> Tensor:
         """States [b, w - l + 1, d] of each l consecutive ones of items [b, w]; -1 is a blank."""
-        vectors = self.dropout(self.items(items.clamp_min(0))).masked_fill((items < 0)[..., None], 0.0)
+        vectors = self.dropout(self.items(items.clamp_min(0))).masked_fill(
+            (items < 0)[..., None], 0.0
+        )
         image = vectors.transpose(1, 2)
         # Overlapping windows share their convolutions: only the maximum is taken window by window.
         patterns = [

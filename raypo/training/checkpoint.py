@@ -7,10 +7,12 @@ moments by parameter name, independent of the number of workers and the ZeRO sta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from raypo.config import InputError
@@ -44,6 +46,38 @@ def write_checkpoint(
     save_adapter(engine.policy.model, folder / "adapter", weights)
     save_file(tensors, folder / "optimiser.safetensors")
     write_json(folder / "state.json", asdict(state))
+
+
+def newest_whole(folders: Sequence[Path]) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read, and what is wrong with newer ones.
+
+    Args:
+        folders: checkpoints, newest first.
+    """
+    problems: list[str] = []
+    for folder in folders:
+        problem = _damage(folder)
+        if problem is None:
+            return folder, problems
+        problems.append(problem)
+    return None, problems
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None where they are whole."""
+    try:
+        values = read_json(folder / "state.json")
+        TrainingState(**values)
+        for file in (
+            folder / "optimiser.safetensors",
+            folder / "adapter/adapter_model.safetensors",
+        ):
+            with safe_open(file, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118  not a dict
+                    tensors.get_slice(key).get_shape()
+    except (InputError, TypeError, OSError, SafetensorError) as error:
+        return f"{folder}: {error}"
+    return None
 
 
 def read_checkpoint(folder: Path, engine: Engine) -> TrainingState:

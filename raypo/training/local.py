@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raypo.config import InputError
+from raypo.display import console
 from raypo.runs import (
     Progress,
     append_metrics,
@@ -17,8 +18,10 @@ from raypo.runs import (
     open_run,
     read_json,
     read_metrics,
+    write_json,
     write_summary,
 )
+from raypo.training.checkpoint import newest_whole
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
@@ -39,7 +42,10 @@ def train_locally(config: TrainingConfig, progress: Progress = no_progress) -> d
     check_inputs(config)
     started = time.monotonic()
     reporter = _FolderReporter(config.output)
-    job = build_job(config, 0, reporter, progress, reporter.last())
+    checkpoint, problems = newest_whole(reporter.newest_first())
+    for problem in problems:
+        warn(problem, checkpoint)
+    job = build_job(config, 0, reporter, progress, checkpoint)
     forget_metrics_after(config.output, job.state.step)
     reporter.trackers = Trackers(config.output, job.state.step, config.mlflow)
     run(job)
@@ -55,6 +61,20 @@ def keep_adapter(source: Path, target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
     temporary.rename(target)
+
+
+def write_offending(output: Path, values: dict[str, Any]) -> Path:
+    """Write the batch that stopped a run into its folder."""
+    file = output / f"offending-step-{values['step']:08}-worker-{values['worker']}.json"
+    write_json(file, values)
+    return file
+
+
+def warn(problem: str, checkpoint: Path | None) -> None:
+    """Say that a checkpoint is damaged, and what the run goes on from instead."""
+    place = f"{checkpoint}" if checkpoint is not None else "the start"
+    text = f"[yellow]damaged checkpoint[/] {problem}; going on from {place}"
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 class _FolderReporter:
@@ -77,14 +97,18 @@ class _FolderReporter:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: the run went on from one before it
         temporary.rename(folder)
         for old in self._all():
             if old not in (folder, self.best()):
                 shutil.rmtree(old)
 
-    def last(self) -> Path | None:
-        """The newest checkpoint, if there is one."""
-        return max(self._all(), default=None)
+    def offending(self, values: dict[str, Any]) -> Path:
+        return write_offending(self._output, values)
+
+    def newest_first(self) -> list[Path]:
+        """All checkpoints that are kept."""
+        return self._all()[::-1]
 
     def best(self) -> Path:
         """The checkpoint with the best validation, the earliest of equals."""

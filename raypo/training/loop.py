@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from raypo.config import OptimiserConfig, ValidationConfig
+from raypo.config import OptimiserConfig, StoppedRun, ValidationConfig
 from raypo.objectives import PreferenceBatch
 from raypo.recommenders.sasrec import SASRec
 from raypo.runs import Progress
@@ -36,6 +36,9 @@ class Reporter(Protocol):
 
     def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
         """Keep a checkpoint: `write` fills a folder, on one worker alone."""
+
+    def offending(self, values: dict[str, Any]) -> Path:
+        """Keep the batch that stopped the run; returns the file. One worker alone may call it."""
 
 
 @dataclass
@@ -69,7 +72,7 @@ def run(job: Job) -> TrainingState:
     """Train from `job.state` to the plan's end; validates and keeps checkpoints on the way.
 
     Raises:
-        FloatingPointError: the loss is not finite; nothing is stepped with it.
+        StoppedRun: the loss is not finite; nothing is stepped with it.
     """
     job.engine.policy.train()
     job.objective.load_state_dict(job.state.objective)
@@ -107,7 +110,7 @@ def _step(job: Job, step: int) -> dict[str, Any]:
             logps = job.engine.logps(packed)
         with phases.phase("objective"):
             out = job.objective(_preference_batch(job, batch, logps, reference))
-            _refuse_non_finite(out.loss, step, batch)
+            _refuse_non_finite(job, out.loss, step, batch, logps)
         with phases.phase("backward"):
             job.engine.backward(out.loss)
         tokens += batch.packed.num_tokens
@@ -155,10 +158,30 @@ def _preference_batch(
     )
 
 
-def _refuse_non_finite(loss: Tensor, step: int, batch: Batch) -> None:
-    if not math.isfinite(loss.item()):
-        rows = [row for _, row in batch.keys]
-        raise FloatingPointError(f"step {step + 1}: loss is {loss.item()}; training rows {rows}")
+def _refuse_non_finite(job: Job, loss: Tensor, step: int, batch: Batch, logps: Tensor) -> None:
+    """Stop before anything is stepped with it, and leave what it came of to be looked at."""
+    if math.isfinite(loss.item()):
+        return
+    encoder = job.make_batch.encoder
+    titles = [[encoder.titles[int(item)] for item in row] for row in batch.rejected_items]
+    users = [
+        {
+            "training_row": int(row),
+            "chosen": encoder.titles[int(chosen)],
+            "rejected": rejected,
+            "logps": [str(value) for value in own],  # JSON knows no infinity
+        }
+        for (_, row), chosen, rejected, own in zip(
+            batch.keys, batch.chosen_items, titles, logps.tolist(), strict=True
+        )
+    ]
+    values = {"step": step + 1, "worker": job.worker, "loss": str(loss.item()), "users": users}
+    file = job.reporter.offending(values)
+    raise StoppedRun(
+        f"step {step + 1}: the loss is {loss.item()}; the batch is in {file}. Nothing was stepped "
+        "with it: checkpoints up to here are whole. A lower optimiser.learning_rate in another "
+        "output folder is what mostly helps"
+    )
 
 
 def _validate_and_keep(job: Job, metrics: dict[str, Any]) -> None:

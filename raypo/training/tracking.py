@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from raypo.config import InputError
 
@@ -56,6 +57,11 @@ def check_mlflow(uri: str | None) -> None:
     """Refuse a run that wants MLflow where it is not installed, before anything is started."""
     if uri is None:
         return
+    if "@" in urlsplit(uri).netloc:
+        raise InputError(
+            "mlflow: the URI holds a password, which would stand in config.yaml; give "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+        )
     try:
         import mlflow  # noqa: F401
     except ImportError:

@@ -177,7 +177,7 @@ def test_what_is_surely_below_the_best_is_marked(tmp_path):
     assert compared["bad"].significant and not compared["close"].significant
     assert compared["bad"].p_value == pytest.approx(2 * 0.5**20)
     page = write_report(tmp_path / "r.html", "A", runs, TITLES, POPULARITY).read_text()
-    marked = [line for line in page.splitlines() if "\N{DAGGER}</td>" in line]
+    marked = [line for line in page.splitlines() if "\N{DAGGER}</small>" in line]
     assert len(marked) == 1 and ">bad<" in marked[0]
 
 
@@ -198,12 +198,12 @@ def test_runs_are_found_in_folders_and_pipelines(tmp_path):
     (tmp_path / "runs" / "evaluate-2" / "config.yaml").write_text(config)
     found = find_runs([str(tmp_path / "runs"), f"mine={tmp_path / 'runs' / 'evaluate-random-1'}"])
     assert [(name, training) for name, _, training in found] == [
+        ("evaluate-random-1", None),
         ("base", None),
         ("sft", trained),
-        ("evaluate-random-1", None),
         ("mine", None),
     ]
-    assert data_of(found[1][1]) == tmp_path / "data"
+    assert data_of(found[2][1]) == tmp_path / "data"
     with pytest.raises(InputError, match="no evaluated model there"):
         find_runs([str(trained)])
 

@@ -48,6 +48,7 @@ def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
         command(data, tmp_path / "whole"), capture_output=True, text=True, check=False
     )
     assert whole.returncode == 0, whole.stderr
+    assert " INFO " not in whole.stderr and "WARNING" not in whole.stderr
     partial = tmp_path / "killed" / "partial" / "likelihood.jsonl"
     process = subprocess.Popen(
         command(data, tmp_path / "killed"),

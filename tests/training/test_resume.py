@@ -9,17 +9,15 @@ from tensorboardX.proto import event_pb2
 
 from raypo.config import (
     AlignConfig,
-    PrepareConfig,
-    RecommenderConfig,
     SftConfig,
     parse_config,
 )
-from raypo.data.prepare import prepare
-from raypo.recommenders.train import train_recommender
 from raypo.runs import read_metrics
 from raypo.training import job
 from raypo.training.local import train_locally
 from raypo.training.phases import PHASES
+
+from .inputs import make_inputs, settings
 
 pytestmark = pytest.mark.slow
 
@@ -30,40 +28,7 @@ class Interrupted(Exception):
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A prepared data set, a recommender and an SFT adapter."""
-    folder = tmp_path_factory.mktemp("inputs")
-    generator = np.random.default_rng(0)
-    items = "\n".join(f"{i}\tFilm {chr(65 + i % 26)}{i}" for i in range(60))
-    (folder / "a.item").write_text("item_id:token\tmovie_title:token_seq\n" + items + "\n")
-    lines = [
-        f"{user}\t{item}\t{time}"
-        for time, step in enumerate(range(12))
-        for user in range(24)
-        for item in [(user * 5 + step + int(generator.integers(2))) % 60]
-    ]
-    header = "user_id:token\titem_id:token\ttimestamp:float\n"
-    (folder / "a.inter").write_text(header + "\n".join(lines) + "\n")
-    data = folder / "data"
-    prepare(PrepareConfig(interactions=folder / "a.inter", items=folder / "a.item", output=data))
-    recommender = folder / "recommender"
-    train_recommender(RecommenderConfig(data=data, output=recommender, max_epochs=2))
-    sft = parse_config(SftConfig, settings(data, folder / "sft"), "test")
-    train_locally(sft)
-    return data, recommender, folder / "sft" / "adapter"
-
-
-def settings(data, output):
-    return {
-        "data": data,
-        "output": output,
-        "rows": 24,
-        "micro_batch": 4,
-        "epochs": 2,
-        "policy": {"model": "tiny-random", "dtype": "float32", "lora": {"rank": 4}},
-        "cluster": {"workers": 1, "launcher": "local", "engine": "torch"},
-        "validation": {"every": 4, "rows": 8},
-        "optimiser": {"learning_rate": 1e-2},
-    }
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def stopping_at(step):

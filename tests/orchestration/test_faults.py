@@ -1,0 +1,146 @@
+"""Workers and drivers that die, and several machines: the same losses, whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raypo.runs import read_metrics
+from tests.training.inputs import make_inputs
+from tests.training.test_resume import timing
+
+pytestmark = pytest.mark.slow
+RAYPO = str(Path(sys.executable).with_name("raypo"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def command(inputs, output, *more):
+    data, recommender, adapter = inputs
+    values = [
+        f"recommender={recommender}", f"policy.adapter={adapter}", "objective.name=napo",
+        "negatives=3", "rows=48", "micro_batch=2", "epochs=3", "policy.model=tiny-random",
+        "policy.dtype=float32", "cluster.workers=2", "cluster.engine=torch",
+        "validation.every=5", "validation.rows=8", "optimiser.learning_rate=1e-2",
+    ]  # fmt: skip
+    return [RAYPO, "align", f"data={data}", f"output={output}", *values, *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs, tmp_path_factory):
+    """Metrics of a run that nothing happened to: 36 steps."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    answer = subprocess.run(command(inputs, output), capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return read_metrics(output)
+
+
+def same(one, other):
+    assert [line["step"] for line in one] == [line["step"] for line in other]
+    for a, b in zip(one, other, strict=True):
+        kept = {key for key in a if not timing(key)}
+        assert {key: b[key] for key in kept} == pytest.approx(
+            {key: a[key] for key in kept}, rel=1e-6, abs=1e-7
+        )
+
+
+def started(arguments):
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_step(process, output, step):
+    until = time.monotonic() + 180
+    while len(read_metrics(output)) < step:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def workers_of(process):
+    """Ray Train's worker processes under the driver."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(child.cmdline()) or "RayTrainWorker" in child.name():
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_worker_is_replaced_and_the_losses_are_the_same(inputs, tmp_path, undisturbed):
+    output = tmp_path / "run"
+    process = started(command(inputs, output))
+    wait_for_step(process, output, 12)
+    workers = workers_of(process)
+    assert workers
+    workers[-1].kill()
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    same(undisturbed, read_metrics(output))
+
+
+def test_a_killed_driver_is_taken_over_by_the_same_command(inputs, tmp_path, undisturbed):
+    output = tmp_path / "run"
+    process = started(command(inputs, output))
+    wait_for_step(process, output, 12)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(children, timeout=60)
+    assert not (output / "summary.json").exists()
+    again = subprocess.run(command(inputs, output), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    same(undisturbed, read_metrics(output))
+
+
+def test_two_machines_give_the_losses_of_one(inputs, tmp_path, undisturbed):
+    """Ray's own cluster utility starts two nodes of one core each, as processes of their own."""
+    script = """
+import subprocess, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+try:
+    sys.exit(subprocess.run(sys.argv[1:], env={**__import__("os").environ,
+             "RAY_ADDRESS": cluster.address}).returncode)
+finally:
+    cluster.shutdown()
+"""
+    output = tmp_path / "run"
+    answer = subprocess.run(
+        [sys.executable, "-c", script, *command(inputs, output)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert answer.returncode == 0, answer.stderr
+    same(undisturbed, read_metrics(output))
+
+
+def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
+    output = tmp_path / "run"
+    answer = subprocess.run(
+        command(inputs, output, "optimiser.learning_rate=1e30", "optimiser.gradient_clip=1e30"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join(answer.stderr.split())
+    assert answer.returncode == 1, answer.stderr
+    assert "the loss is" in said and "the batch is in" in said and "Traceback" not in said
+    (left, *_) = output.glob("offending-step-*-worker-*.json")
+    assert len(json.loads(left.read_text())["users"]) == 2

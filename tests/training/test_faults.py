@@ -1,0 +1,152 @@
+"""What goes wrong ends in a clear message, and nothing that was finished is lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from raypo.config import InputError, SftConfig, StoppedRun, parse_config
+from raypo.runs import read_metrics
+from raypo.training import job, loop
+from raypo.training.local import train_locally
+from raypo.training.tracking import check_mlflow
+
+from .inputs import make_inputs, settings
+from .test_resume import Interrupted, stopping_at, timing
+
+pytestmark = pytest.mark.slow
+RAYPO = str(Path(sys.executable).with_name("raypo"))
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def config(data, output):
+    return parse_config(SftConfig, settings(data, output), "test")
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(inputs, tmp_path, monkeypatch):
+    data, _, _ = inputs
+    whole = loop._preference_batch
+
+    def poisoned(job, batch, logps, reference):
+        if job.state.step == 5:
+            logps = logps * torch.tensor(float("nan"))
+        return whole(job, batch, logps, reference)
+
+    monkeypatch.setattr(loop, "_preference_batch", poisoned)
+    with pytest.raises(StoppedRun, match="step 6: the loss is nan; the batch is in") as error:
+        train_locally(config(data, tmp_path / "run"))
+    file = tmp_path / "run" / "offending-step-00000006-worker-0.json"
+    assert str(file) in str(error.value)
+    left = json.loads(file.read_text())
+    assert left["step"] == 6 and len(left["users"]) == 4
+    assert left["users"][0]["chosen"].startswith("Film ")
+    assert len(read_metrics(tmp_path / "run")) == 5
+    # Nothing was stepped with it: without the poison the run goes on from the last checkpoint.
+    monkeypatch.setattr(loop, "_preference_batch", whole)
+    train_locally(config(data, tmp_path / "run"))
+    train_locally(config(data, tmp_path / "other"))
+    runs = [read_metrics(tmp_path / name) for name in ("run", "other")]
+    for one, other in zip(*runs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(inputs, tmp_path, damage, capsys):
+    data, _, _ = inputs
+    with pytest.raises(Interrupted):
+        train_locally(config(data, tmp_path / "run"), stopping_at(10))
+    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    if len(checkpoints) == 1:  # the best is the last: then a copy stands for it
+        pytest.fail("the test needs two checkpoints")
+    last = checkpoints[-1]
+    if damage == "truncated":
+        file = last / "optimiser.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "missing":
+        (last / "adapter" / "adapter_model.safetensors").unlink()
+    else:
+        (last / "state.json").write_text("{")
+    train_locally(config(data, tmp_path / "run"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "damaged checkpoint" in said and last.name in said and checkpoints[0].name in said
+    train_locally(config(data, tmp_path / "whole"))
+    lines = [read_metrics(tmp_path / name) for name in ("run", "whole")]
+    for one, other in zip(*lines, strict=True):
+        kept = {key for key in one if not timing(key)}
+        assert {key: other[key] for key in kept} == pytest.approx(
+            {key: one[key] for key in kept}, rel=1e-6
+        )
+
+
+def command(data, output):
+    values = [
+        "rows=24", "micro_batch=4", "epochs=2", "policy.model=tiny-random",
+        "policy.dtype=float32", "cluster.workers=1", "cluster.launcher=local",
+        "cluster.engine=torch", "validation.every=4", "validation.rows=8",
+    ]  # fmt: skip
+    return [RAYPO, "sft", f"data={data}", f"output={output}", *values]
+
+
+def test_a_full_disk_and_a_folder_that_cannot_be_made_are_told(inputs, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    data, _, _ = inputs
+    run = tmp_path / "run"
+    shown = subprocess.run(
+        [RAYPO, "show", "sft", *command(data, run)[2:]], capture_output=True, text=True, check=True
+    )
+    run.mkdir()
+    (run / "config.yaml").write_text(shown.stdout.rpartition("# batch:")[0])
+    (run / "metrics.jsonl").symlink_to("/dev/full")  # every write finds the disk full
+    full = subprocess.run(command(data, run), capture_output=True, text=True, check=False)
+    said = " ".join(full.stderr.split())
+    assert full.returncode == 1 and "No space left on device" in said, full.stderr
+    assert "what was finished is kept" in said and "Traceback" not in said
+    (tmp_path / "file").touch()
+    nowhere = subprocess.run(
+        command(data, tmp_path / "file" / "run"), capture_output=True, text=True, check=False
+    )
+    said = " ".join(nowhere.stderr.split())
+    assert nowhere.returncode == 1 and "Not a directory" in said and "Traceback" not in said
+
+
+def test_no_secret_reaches_a_run_folder_or_the_output(inputs, tmp_path):
+    data, _, _ = inputs
+    secret = "wJalrXUtnFEMI-secret"
+    names = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY")
+    answer = subprocess.run(
+        command(data, tmp_path / "run"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | dict.fromkeys(names, secret),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert secret not in answer.stdout + answer.stderr
+    for file in (tmp_path / "run").rglob("*"):
+        if file.is_file():
+            assert secret.encode() not in file.read_bytes(), file
+    with pytest.raises(InputError, match="holds a password"):
+        check_mlflow("https://user:secret@mlflow.example/")
+
+
+def test_checkpoints_hold_nothing_pickled(inputs, tmp_path):
+    data, _, _ = inputs
+    train_locally(config(data, tmp_path / "run"))
+    kinds = {
+        file.suffix for file in (tmp_path / "run" / "checkpoints").rglob("*") if file.is_file()
+    }
+    assert kinds <= {".safetensors", ".json", ".md"}
+
+
+@pytest.fixture(autouse=True)
+def cached_references(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
