@@ -168,10 +168,10 @@ class RecommenderConfig(_Strict):
     layers: PositiveInt = Field(2, description="of sasrec (attention) and gru4rec (recurrent)")
     heads: PositiveInt = Field(2, description="of sasrec: attention heads per layer")
     horizontal_filters: PositiveInt = Field(
-        16, description="of caser: filters of each height, 1 to max_length items"
+        4, description="of caser: filters of each height, 1 to max_length items"
     )
     vertical_filters: PositiveInt = Field(
-        4, description="of caser: weighted sums over the last max_length items"
+        2, description="of caser: weighted sums over the last max_length items"
     )
     dropout: Share = 0.2
     max_length: PositiveInt = Field(10, description="items of a history that are read")

@@ -44,7 +44,7 @@ class Caser(nn.Module):
             horizontal_filters: filters of each height.
             vertical_filters: weighted sums over the items.
             max_length: items that are read (the paper's L); older ones are left out.
-            dropout: probability in training, on what the convolutions find.
+            dropout: probability in training, on item vectors and on what the convolutions find.
         """
         super().__init__()
         self.max_length = max_length
@@ -85,9 +85,8 @@ class Caser(nn.Module):
 
     def _convolve(self, items: Tensor) -> Tensor:
         """States [b, w - l + 1, d] of each l consecutive ones of items [b, w]; -1 is a blank."""
-        vectors = self.dropout(self.items(items.clamp_min(0))).masked_fill(
-            (items < 0)[..., None], 0.0
-        )
+        vectors = self.dropout(self.items(items.clamp_min(0)))
+        vectors = vectors.masked_fill((items < 0)[..., None], 0.0)
         image = vectors.transpose(1, 2)
         # Overlapping windows share their convolutions: only the maximum is taken window by window.
         patterns = [

@@ -7,7 +7,10 @@ moments by parameter name, independent of the number of workers and the ZeRO sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,9 +46,23 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint; one worker does it, with what `engine.optimiser_state()` gave."""
     weights = {name: value for name, value in tensors.items() if "/" not in name}
-    save_adapter(engine.policy.model, folder / "adapter", weights)
-    save_file(tensors, folder / "optimiser.safetensors")
-    write_json(folder / "state.json", asdict(state))
+    with _storage_errors(folder):
+        save_adapter(engine.policy.model, folder / "adapter", weights)
+        save_file(tensors, folder / "optimiser.safetensors")
+        write_json(folder / "state.json", asdict(state))
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """A full disk that safetensors meets comes as what it is."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(folder)) from error
 
 
 def newest_whole(folders: Sequence[Path]) -> tuple[Path | None, list[str]]:
