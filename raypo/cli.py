@@ -162,10 +162,10 @@ def data_audit(
 
 @recommender_app.command("train")
 def recommender_train(config: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Train the sequential recommender."""
-    from raypo.recommenders.train import train_recommender
+    """Train a sequential recommender: SASRec, GRU4Rec or Caser."""
+    from raypo.orchestration.recommender import train
 
-    _run_stage("recommender", configs.RecommenderConfig, config, overrides, train_recommender)
+    _run_stage("recommender", configs.RecommenderConfig, config, overrides, train)
 
 
 @app.command()

@@ -181,6 +181,9 @@ class RecommenderConfig(_Strict):
     temperature: PositiveFloat = Field(0.1, description="of the softmax over cosine scores")
     max_epochs: PositiveInt = 60
     patience: PositiveInt = Field(5, description="epochs without a better validation HitRatio@1")
+    launcher: Literal["local", "ray"] = Field(
+        "local", description="in this process, or on a Ray Train worker"
+    )
     seed: NonNegativeInt = 0
 
 

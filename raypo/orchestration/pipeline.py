@@ -35,8 +35,8 @@ from raypo.evaluation.runs import ReportRun, data_of, find_runs, read_run
 from raypo.evaluation.table import latex_table, markdown_table
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.prepare import prepare
+from raypo.orchestration.recommender import train as train_recommender
 from raypo.orchestration.train import train
-from raypo.recommenders.train import train_recommender
 from raypo.runs import file_hash, read_json, value_hash, write_text
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raypo.config import OptimiserConfig, StoppedRun, ValidationConfig
 from raypo.objectives import PreferenceBatch
-from raypo.recommenders.sasrec import SASRec
+from raypo.recommenders.interface import SequentialRecommender
 from raypo.runs import Progress
 from raypo.training.batches import Batch, BatchMaker, Plan
 from raypo.training.checkpoint import TrainingState, write_checkpoint
@@ -64,7 +64,7 @@ class Job:
     progress: Progress
     worker: int = 0
     reference: Reference | None = None
-    recommender: SASRec | None = None
+    recommender: SequentialRecommender | None = None
     state: TrainingState = field(default_factory=TrainingState)
 
 

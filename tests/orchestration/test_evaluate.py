@@ -1,4 +1,4 @@
-"""An evaluation that is interrupted goes on where it stopped."""
+"""Evaluations that are interrupted, and what they compare with."""
 
 import json
 import os
@@ -33,6 +33,25 @@ def data(tmp_path_factory):
     )
     prepare(config)
     return output
+
+
+def test_a_recommender_trained_on_a_ray_worker_is_the_one_trained_here(data, tmp_path):
+    for launcher in ("local", "ray"):
+        answer = subprocess.run(
+            [
+                RAYPO, "recommender", "train", f"data={data}", f"output={tmp_path / launcher}",
+                "kind=gru4rec", "max_epochs=2", "hidden=16", f"launcher={launcher}",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+    files = {file.name for file in (tmp_path / "ray").iterdir()}
+    assert files == {file.name for file in (tmp_path / "local").iterdir()}
+    for name in ("summary.json", "metrics.jsonl"):
+        assert (tmp_path / "ray" / name).read_text() == (tmp_path / "local" / name).read_text()
 
 
 def command(data: Path, output: Path) -> list[str]:

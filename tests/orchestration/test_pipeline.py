@@ -37,12 +37,13 @@ def stage(output: Path, name: str) -> Path:
 
 def test_it_ends_with_the_table_and_the_report(demo):
     output, answer = demo
-    for row in ("Random", "Popularity", "SASRec", "Base LLM", "SFT", "NAPO"):
+    rules = ("Random", "Popularity", "Markov chain", "Item-kNN")
+    for row in (*rules, "SASRec", "Base LLM", "SFT", "NAPO"):
         assert re.search(rf"│ {row} ", answer.stdout)
     assert f"report: {output / 'report.html'}" in answer.stdout
     page = (output / "report.html").read_text()
     assert "Reward margin" in page and "Margin gamma" in page
-    assert (output / "table.md").read_text().count("\n") == 8
+    assert (output / "table.md").read_text().count("\n") == 10
 
 
 def test_progress_names_every_stage_and_stays_free_of_noise(demo):
@@ -109,7 +110,7 @@ def test_a_second_run_does_nothing_again(demo):
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*.safetensors")}
     answer = raypo("demo", "--scale", "smoke", "--output", str(output), timeout=60)
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("finished before") == 8
+    assert answer.stderr.count("finished before") == 10
     assert before == {file: file.stat().st_mtime_ns for file in output.rglob("*.safetensors")}
 
 
@@ -117,7 +118,7 @@ def test_a_deleted_stage_is_the_only_one_run_again(demo):
     output, _ = demo
     (stage(output, "evaluate-sasrec") / "metrics.json").unlink()
     answer = raypo("demo", "--scale", "smoke", "--output", str(output), timeout=60)
-    assert answer.stderr.count("finished before") == 7
+    assert answer.stderr.count("finished before") == 9
 
 
 def test_a_job_script_and_a_search_run_on_the_demos_folders(demo, tmp_path):

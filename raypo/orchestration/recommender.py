@@ -1,0 +1,52 @@
+"""Training a sequential recommender on a Ray Train worker."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train import RunConfig, ScalingConfig
+
+from raypo.config import RecommenderConfig, parse_config
+from raypo.data.dataset import load_dataset
+from raypo.orchestration.cluster import connect, quieten
+from raypo.orchestration.relay import relayed, teller
+from raypo.recommenders.train import train_recommender
+from raypo.runs import Progress, no_progress, open_run, read_json
+
+_RECORDS = ".ray-train"  # of Ray itself, which this run has no use for afterwards
+
+
+def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[str, Any]:
+    """`train_recommender`, on a worker of the cluster where the configuration says so.
+
+    These models are small: one worker trains one of them, and what the worker leaves in the run
+    folder is all there is.
+
+    Raises:
+        InputError: as `train_recommender`, before a worker is started where it can be.
+    """
+    if config.launcher == "local" or (config.output / "summary.json").exists():
+        return train_recommender(config, progress)
+    load_dataset(config.data)
+    open_run(config.output, config)
+    progress(0, config.max_epochs, "starting a worker")
+    connect()
+    with relayed(progress) as board:
+        ray.train.torch.TorchTrainer(
+            _worker,
+            train_loop_config={"config": config.model_dump(mode="json"), "board": board},
+            torch_config=ray.train.torch.TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
+            run_config=RunConfig(name=_RECORDS, storage_path=str(config.output.resolve())),
+        ).fit()
+    shutil.rmtree(config.output / _RECORDS)
+    return dict(read_json(config.output / "summary.json"))
+
+
+def _worker(config: dict[str, Any]) -> None:
+    quieten()
+    parsed = parse_config(RecommenderConfig, config["config"], source="recommender worker")
+    train_recommender(parsed, teller(config["board"]))
