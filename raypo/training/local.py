@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from raypo.config import InputError
-from raypo.display import console
 from raypo.runs import (
     Progress,
     append_metrics,
@@ -73,8 +73,7 @@ def write_offending(output: Path, values: dict[str, Any]) -> Path:
 def warn(problem: str, checkpoint: Path | None) -> None:
     """Say that a checkpoint is damaged, and what the run goes on from instead."""
     place = f"{checkpoint}" if checkpoint is not None else "the start"
-    text = f"[yellow]damaged checkpoint[/] {problem}; going on from {place}"
-    console.print(text, soft_wrap=True, highlight=False)
+    print(f"damaged checkpoint {problem}; going on from {place}", file=sys.stderr)
 
 
 class _FolderReporter:
