@@ -14,8 +14,8 @@ import pandas as pd
 
 from raypo.config import ImportConfig, InputError
 from raypo.data.readers import Malformed
-from raypo.data.writing import SPLITS, existing_dataset, write_dataset, write_parquet
-from raypo.runs import Progress, file_hash, no_progress, value_hash
+from raypo.data.writing import QUARANTINE, SPLITS, existing_dataset, write_dataset, write_parquet
+from raypo.runs import Progress, file_hash, no_progress, value_hash, write_text
 
 _VERSION = 2
 
@@ -68,7 +68,7 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
         }
     )
     sequences, interactions = _sequences(splits)
-    info = {
+    info: dict[str, Any] = {
         "source": source,
         "options": options | {"candidates": count, "timestamps": False, "users": "unknown"},
         "seed": 0,
@@ -85,10 +85,13 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
         for name, frame in splits.items():
             write_parquet(frame, folder / f"{name}.parquet")
         write_parquet(items, folder / "items.parquet")
+        if malformed.count:
+            info["counts"]["quarantined"] = malformed.count
+            write_text(folder / QUARANTINE, malformed.drain())
         return info
 
     progress(1, 3, "writing and auditing")
-    result = write_dataset(config.output, fill, lambda: malformed.rows)
+    result = write_dataset(config.output, fill)
     progress(3, 3, "done")
     return result
 

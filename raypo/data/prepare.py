@@ -6,6 +6,7 @@ into memory; each step is a function over tasks, which runs in this process or o
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,12 +20,12 @@ import pyarrow.parquet as pq
 from raypo.config import InputError, PrepareConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.plan import SPLITS, Plan, keep, make_plan
-from raypo.data.readers import BadRow, LogReader, Malformed, log_reader, read_items
+from raypo.data.readers import LogReader, Malformed, log_reader, read_items
 from raypo.data.rows import PART, PartTask, RowTask, join_parts, make_rows, order_part
-from raypo.data.shards import OrderTask, ReadTask, order_shard, read_into_shards
+from raypo.data.shards import OrderTask, ReadResult, ReadTask, order_shard, read_into_shards
 from raypo.data.sources import Source, identify, release_memory, resolve_sources
 from raypo.data.titles import display_titles
-from raypo.data.writing import existing_dataset, write_dataset, write_parquet
+from raypo.data.writing import QUARANTINE, existing_dataset, write_dataset, write_parquet
 from raypo.runs import Progress, no_progress, value_hash
 
 _VERSION = 3  # raised whenever the same inputs and options come to give another data set
@@ -68,13 +69,12 @@ def prepare(
     progress(0, 1, "reading items")
     items = _items(config, catalogue, malformed)
     reader = _log_reader(config, log)
-    bad: list[BadRow] = []
 
     def fill(folder: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="shards.") as name:
             work = _Work(config, log, reader, items, Path(name), each, progress)
-            counts, found = work.write(folder)
-        bad.extend([*malformed.rows, *found])
+            counts, set_aside = work.write(folder)
+            counts |= _quarantine(folder / QUARANTINE, malformed, set_aside)
         return {
             "source": source,
             "options": options,
@@ -83,7 +83,20 @@ def prepare(
             "counts": counts,
         }
 
-    return write_dataset(config.output, fill, lambda: bad, progress)
+    return write_dataset(config.output, fill, progress)
+
+
+def _quarantine(file: Path, of_items: Malformed, of_log: Sequence[ReadResult]) -> dict[str, int]:
+    """Write what was set aside of the catalogue and of the log's files; how many, if any."""
+    count = of_items.count + sum(result.malformed for result in of_log)
+    if not count:
+        return {}
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(of_items.drain())
+        for result in of_log:
+            with result.set_aside.open(encoding="utf-8") as lines:
+                shutil.copyfileobj(lines, stream)
+    return {"quarantined": count}
 
 
 def dataset_key(config: PrepareConfig) -> str:
@@ -150,9 +163,9 @@ class _Work:
         size = sum(source.inflated for source in log)
         self._shards = min(_MOST_SHARDS, max(1, size // _SHARD_BYTES))
 
-    def write(self, output: Path) -> tuple[dict[str, int], list[BadRow]]:
-        """Write the Parquet files into `output`; returns counts, and rows that were set aside."""
-        read, bad = self._read()
+    def write(self, output: Path) -> tuple[dict[str, int], list[ReadResult]]:
+        """Write the Parquet files into `output`; returns counts, and what came of each file."""
+        read = self._read()
         tasks = [
             OrderTask(number, self._folder, self._config.duplicates)
             for number in range(self._shards)
@@ -167,12 +180,12 @@ class _Work:
             "users": plan.users,
             "items": len(plan.popularity),
             "interactions": plan.interactions,
-            "interactions_read": read,
+            "interactions_read": sum(result.rows for result in read),
             **plan.rows,
         }
         if self._config.sampling != "uniform":
             counts["candidate_sets_filled_uniformly"] = filled
-        return counts, bad
+        return counts, read
 
     def _run(
         self, function: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], what: str
@@ -185,7 +198,7 @@ class _Work:
         release_memory()
         return results
 
-    def _read(self) -> tuple[int, list[BadRow]]:
+    def _read(self) -> list[ReadResult]:
         ids = self._folder / "items.parquet"
         pq.write_table(pa.table({"item": self._items["item"].tolist()}), ids)
         tasks = [
@@ -202,8 +215,7 @@ class _Work:
             )
             for number, source in enumerate(self._log)
         ]
-        results = self._run(read_into_shards, tasks, "reading")
-        return sum(r.rows for r in results), [row for r in results for row in r.malformed]
+        return self._run(read_into_shards, tasks, "reading")
 
     def _plan(self, users: list[int]) -> Plan:
         self._progress(0, 1, "splitting")

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.data.readers import BadRow, LogReader, Malformed, read_interactions
+from raypo.data.readers import LogReader, Malformed, read_interactions
 from raypo.data.readers.malformed import Policy
 from raypo.data.sources import Source
 
@@ -57,10 +57,11 @@ class ReadTask:
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What came of a file: usable rows, and those set aside."""
+    """What came of a file: how many rows are usable, and how many were set aside, in which file."""
 
     rows: int
-    malformed: tuple[BadRow, ...]
+    malformed: int
+    set_aside: Path
 
 
 def read_into_shards(task: ReadTask) -> ReadResult:
@@ -74,6 +75,7 @@ def read_into_shards(task: ReadTask) -> ReadResult:
     positions = pd.Series(np.arange(len(names), dtype=np.int32), index=names)
     writers: dict[int, pq.ParquetWriter] = {}
     rows = 0
+    set_aside = task.folder / f"malformed-{task.number:05}.jsonl"
     try:
         for chunk in read_interactions(task.source, task.reader, malformed):
             chunk = _known_items(chunk, positions, task, malformed)
@@ -89,10 +91,17 @@ def read_into_shards(task: ReadTask) -> ReadResult:
                     file = task.folder / f"read-{shard:05}-{task.number:05}.parquet"
                     writers[shard] = pq.ParquetWriter(file, _READ)
                 writers[shard].write_table(part)
+            _append(set_aside, malformed.drain())
     finally:
         for writer in writers.values():
             writer.close()
-    return ReadResult(rows, tuple(malformed.rows))
+    _append(set_aside, malformed.drain())
+    return ReadResult(rows, malformed.count, set_aside)
+
+
+def _append(file: Path, text: str) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def _lots(order: np.ndarray, seed: int) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.data.audit import audit
 from raypo.data.dataset import load_dataset
-from raypo.data.readers import BadRow
-from raypo.data.readers.malformed import rows_as_json
-from raypo.runs import Progress, file_hash, no_progress, read_json, write_json, write_text
+from raypo.runs import Progress, file_hash, no_progress, read_json, write_json
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
@@ -50,16 +47,14 @@ def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
 def write_dataset(
     folder: Path,
     fill: Callable[[Path], dict[str, Any]],
-    malformed: Callable[[], Sequence[BadRow]],
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Let `fill` write all files into a folder beside, audit them, and put it into its place.
 
     Args:
         folder: of the data set; it must be free.
-        fill: writes the Parquet files into the folder it is given, and returns what
-            `dataset.json` is to hold.
-        malformed: rows that were set aside, asked for after `fill`.
+        fill: writes the Parquet files into the folder it is given, with `quarantine.jsonl` where
+            rows were set aside, and returns what `dataset.json` is to hold.
         progress: told of the audit.
 
     Returns:
@@ -70,11 +65,6 @@ def write_dataset(
         temporary = Path(name) / "data"
         temporary.mkdir()
         info = fill(temporary)
-        bad = malformed()
-        if bad:
-            lines = (json.dumps(row, ensure_ascii=False) for row in rows_as_json(bad))
-            write_text(temporary / QUARANTINE, "\n".join(lines) + "\n")
-            info["counts"]["quarantined"] = len(bad)
         files = sorted(temporary.glob("*.parquet"))
         info["files"] = {file.name: file_hash(file) for file in files}
         write_json(temporary / "dataset.json", info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -28,10 +28,11 @@ class BadRow:
 
 @dataclass
 class Malformed:
-    """What to do with such rows, and those met so far."""
+    """What to do with such rows; those met since they were last drained, and how many in all."""
 
     policy: Policy = "stop"
     rows: list[BadRow] = field(default_factory=list)
+    count: int = 0
 
     def add(self, file: str, line: int, problem: str, content: object = "") -> None:
         """Set the row aside.
@@ -46,8 +47,10 @@ class Malformed:
         # Undecodable bytes came as surrogates, which no file takes.
         text = str(content)[:500].encode("utf-8", "backslashreplace").decode()
         self.rows.append(BadRow(file, int(line), problem, text))
+        self.count += 1
 
-
-def rows_as_json(rows: Sequence[BadRow]) -> list[dict[str, object]]:
-    """Plain values, in the order in which rows were met."""
-    return [asdict(row) for row in rows]
+    def drain(self) -> str:
+        """The rows met since the last call as lines of JSON; they are held no longer."""
+        lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
+        self.rows = []
+        return "".join(lines)

@@ -59,7 +59,7 @@ def read_columns(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{source.location}: cannot be read ({error})") from None
-    if empty and not malformed.rows:
+    if empty and not malformed.count:
         raise InputError(f"{source.location}: expected at least one row, it has none")
 
 
