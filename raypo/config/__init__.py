@@ -1,0 +1,43 @@
+"""Configuration: one pydantic model per stage, read from YAML and `key=value` overrides."""
+
+from raypo.config.base import InputError, LocalPath, Paper, StoppedRun
+from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
+from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
+from raypo.config.loading import dump_config, load_config, parse_config
+from raypo.config.pipeline import PipelineConfig, TuneConfig
+from raypo.config.training import (
+    AlignConfig,
+    ClusterConfig,
+    LoraConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    PolicyConfig,
+    SftConfig,
+    ValidationConfig,
+)
+
+__all__ = [
+    "AlignConfig",
+    "ClusterConfig",
+    "EngineConfig",
+    "EvaluateConfig",
+    "ImportConfig",
+    "InputError",
+    "LocalPath",
+    "LoraConfig",
+    "ObjectiveConfig",
+    "OptimiserConfig",
+    "Paper",
+    "PipelineConfig",
+    "PolicyConfig",
+    "PrepareConfig",
+    "RecommenderConfig",
+    "ScorerConfig",
+    "SftConfig",
+    "StoppedRun",
+    "TuneConfig",
+    "ValidationConfig",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

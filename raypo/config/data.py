@@ -1,0 +1,147 @@
+"""Preparing and importing data, and sequential recommenders."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raypo.config.base import (
+    LocalPath,
+    Locations,
+    NonNegativeInt,
+    Paper,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Strict,
+)
+
+
+class PrepareConfig(Strict):
+    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets.
+
+    Columns and time formats that are not named are those that the files' format usually has.
+    """
+
+    interactions: Locations = Field(description="files of interactions: paths, globs or URLs")
+    items: Locations = Field(description="files of items with titles, likewise")
+    output: LocalPath = Field(description="folder of the prepared data set")
+    interactions_format: str = Field("auto", description="`auto` goes by the file's name")
+    items_format: str = Field("auto", description="likewise")
+    user_field: str | None = Field(None, description="column of users")
+    item_field: str | None = Field(None, description="column of item ids")
+    catalogue_item_field: str | None = Field(
+        None, description="column of item ids in the item files, where it has another name"
+    )
+    time_field: str | tuple[str, str, str] | None = Field(
+        None, description="column of times, or those of year, month and day"
+    )
+    rating_field: str | None = Field(None, description="column of ratings, for minimum_rating")
+    title_field: str | None = Field(None, description="column of the item files with the title")
+    year_field: str | None = Field(
+        None, description="column that tells apart items of the same title, if there is one"
+    )
+    category_field: str | None = Field(None, description="column of categories; the first counts")
+    time_format: str = Field(
+        "auto", description="seconds, milliseconds, iso or a pattern such as %Y-%m-%d"
+    )
+    malformed: Literal["stop", "quarantine"] = Field(
+        "stop", description="rows that cannot be used stop the run, or go to quarantine.jsonl"
+    )
+    minimum_rating: float | None = Field(
+        None, description="interactions below it only count as touched"
+    )
+    duplicates: Literal["keep", "exact", "first", "last"] = Field(
+        "keep",
+        description="of a user and an item: keep all, drop those of the same time, or keep one",
+    )
+    ties: Literal["file", "random"] = Field(
+        "file",
+        description="interactions of the same time follow each other as in the files, or by lot: "
+        "where times are coarse, the order of the file is often that of ids",
+    )
+    minimum_user_interactions: NonNegativeInt = Field(
+        0, description="users with fewer are left out; with the next, again until all have enough"
+    )
+    minimum_item_interactions: NonNegativeInt = Field(
+        0, description="items with fewer are left out; 0 keeps items that nobody touched"
+    )
+    history_length: PositiveInt = Field(10, description="most recent items kept in a history")
+    minimum_history: PositiveInt = Field(3, description="rows with a shorter history are not made")
+    candidates: Annotated[int, Field(ge=2)] = Field(20, description="target included")
+    sampling: Literal["uniform", "popularity", "category"] = Field(
+        "uniform",
+        description="of the other candidates among what the user never touched: by popularity in "
+        "training, or of the target's category",
+    )
+    split_by: Literal["chronological", "leave-one-out", "by-user"] = Field(
+        "chronological",
+        description="rows by time; each user's last rows held out; or whole users held out",
+    )
+    split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (8, 1, 1), description="train : validation : test, of rows or of users"
+    )
+    clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
+    maximum_rows: PositiveInt | None = Field(
+        None, description="keep only the last so many interactions: a slice for quick runs"
+    )
+    paper: Paper | None = Field(
+        None, description="print the statistics beside those that papers give for this data set"
+    )
+    workers: NonNegativeInt = Field(
+        0, description="Ray workers; 0 works in this process. The result is the same"
+    )
+    seed: NonNegativeInt = 0
+
+
+class ImportConfig(Strict):
+    """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
+
+    train: LocalPath = Field(description="JSON array or JSON lines, gzipped or not")
+    validation: LocalPath | None = Field(
+        None, description="None takes the last tenth of the training rows"
+    )
+    test: LocalPath = Field(description="likewise")
+    output: LocalPath = Field(description="folder of the prepared data set")
+    separator: str = Field("::", description="between titles, where lists are one text")
+    malformed: Literal["stop", "quarantine"] = Field(
+        "stop",
+        description="rows without their target among the candidates, or with a candidate twice, "
+        "stop the run or go to quarantine.jsonl",
+    )
+    paper: Paper | None = Field(
+        None, description="print the statistics beside those that papers give for this data set"
+    )
+    history_field: str = "historyList"
+    candidates_field: str = "itemList"
+    target_field: str = "trueSelection"
+
+
+class RecommenderConfig(Strict):
+    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
+
+    data: LocalPath
+    output: LocalPath
+    kind: Literal["sasrec", "gru4rec", "caser"] = "sasrec"
+    hidden: PositiveInt = 64
+    layers: PositiveInt = Field(2, description="of sasrec (attention) and gru4rec (recurrent)")
+    heads: PositiveInt = Field(2, description="of sasrec: attention heads per layer")
+    horizontal_filters: PositiveInt = Field(
+        4, description="of caser: filters of each height, 1 to max_length items"
+    )
+    vertical_filters: PositiveInt = Field(
+        2, description="of caser: weighted sums over the last max_length items"
+    )
+    dropout: Share = 0.2
+    max_length: PositiveInt = Field(10, description="items of a history that are read")
+    batch_size: PositiveInt = 256
+    learning_rate: PositiveFloat = 3e-3
+    weight_decay: float = 0.0
+    temperature: PositiveFloat = Field(0.1, description="of the softmax over cosine scores")
+    max_epochs: PositiveInt = 60
+    patience: PositiveInt = Field(5, description="epochs without a better validation HitRatio@1")
+    launcher: Literal["local", "ray"] = Field(
+        "local", description="in this process, or on a Ray Train worker"
+    )
+    seed: NonNegativeInt = 0

@@ -1,0 +1,84 @@
+"""Evaluation, its engines and scorers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raypo.config.base import (
+    LocalPath,
+    NonNegativeInt,
+    PositiveInt,
+    Strict,
+)
+from raypo.config.training import PolicyConfig
+
+
+class EngineConfig(Strict):
+    """The pool of vLLM engines behind Ray Data."""
+
+    engines: PositiveInt = 1
+    gpus_per_engine: Annotated[float, Field(ge=0)] = 0
+    cpus_per_engine: Annotated[float, Field(gt=0)] = 1
+    tensor_parallel: PositiveInt = 1
+    max_model_len: PositiveInt = 1024
+    batch_size: PositiveInt = 32
+    concurrent_batches: PositiveInt = Field(
+        2, description="batches an engine answers at once; fewer show progress sooner"
+    )
+    max_new_tokens: PositiveInt = 24
+    kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
+
+
+class ScorerConfig(Strict):
+    """The pool behind Ray Data that ranks candidates by likelihood."""
+
+    kind: Literal["packed", "vllm"] = Field(
+        "packed",
+        description="the policy's own scorer, or vLLM engines of merged weights, one model after "
+        "the other",
+    )
+    length_normalised: bool = Field(False, description="rank by log-prob a token")
+    workers: PositiveInt = 2
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    batch_size: PositiveInt = Field(4, description="users per forward pass")
+    max_model_len: PositiveInt = Field(1024, description="of vLLM: prompt and candidate together")
+    kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")
+
+
+class EvaluateConfig(Strict):
+    """`raypo evaluate`: an adapter, several adapters, a recommender or a rule on the test rows.
+
+    With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
+    """
+
+    data: LocalPath
+    output: LocalPath
+    policy: PolicyConfig = PolicyConfig()
+    adapters: dict[str, LocalPath | None] | None = Field(
+        None, description="name -> adapter folder (null is the base model), in one engine start"
+    )
+    recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
+    rule: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
+        None, description="or this rule"
+    )
+    answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
+        "generate",
+        "likelihood",
+    )
+    split: Literal["validation", "test"] = "test"
+    rows: PositiveInt | None = Field(None, description="rows drawn from the split; None takes all")
+    generate_rows: PositiveInt | None = Field(
+        None, description="the first so many of the rows are generated for; None is all of them"
+    )
+    orders: NonNegativeInt = Field(
+        0, description="other orders of the same candidates that are ranked too, drawn by lot"
+    )
+    check_rows: NonNegativeInt = Field(
+        2, description="generated answers compared with the policy's own greedy decoding"
+    )
+    engine: EngineConfig = EngineConfig()
+    scorer: ScorerConfig = ScorerConfig()
+    resamples: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
+    seed: NonNegativeInt = 0

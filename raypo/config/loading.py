@@ -1,0 +1,133 @@
+"""Reading configuration from YAML and `key=value` overrides.
+
+Layers, each overriding the one before: the model's defaults, the YAML file, dotted overrides
+(`optimiser.learning_rate=1e-4`). Every error names the file, the field and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raypo.config.base import InputError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def load_config(
+    model: type[ModelT], file: Path | None = None, overrides: Sequence[str] = ()
+) -> ModelT:
+    """Read a stage's configuration.
+
+    Args:
+        model: the stage's pydantic model.
+        file: YAML file, or None for defaults and overrides alone.
+        overrides: `dotted.key=value`; the value is read as YAML.
+
+    Raises:
+        InputError: unreadable file, unknown key (with the nearest known one), or a wrong value.
+    """
+    values = _read_yaml(file) if file is not None else {}
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(model, values, source=str(file) if file else "command line")
+
+
+def parse_config(model: type[ModelT], values: Mapping[str, Any], source: str) -> ModelT:
+    """Validate `values`; errors are gathered into one InputError that names `source`."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors()]
+        raise InputError(f"{source}: " + "; ".join(lines)) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved configuration as YAML, readable by `load_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not valid YAML ({error})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: expected a mapping of settings, got {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"override {override!r}: expected key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise InputError(
+                f"override {override!r}: {parent!r} is a value, not a group of settings"
+            )
+        values = inner
+    values[last] = _number_if_it_reads_as_one(value)
+
+
+def _number_if_it_reads_as_one(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    where = ".".join(location) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: required, not given"
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part)
+        inner = _model_inside(field.annotation) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is Union or get_args(annotation):
+        for argument in get_args(annotation):
+            found = _model_inside(argument)
+            if found:
+                return found
+    return None

@@ -1,0 +1,195 @@
+"""Fine-tuning, alignment and objectives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from raypo.config.base import (
+    LocalPath,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Strict,
+)
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters (arXiv 2106.09685) on all linear layers by default."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    dropout: Share = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class PolicyConfig(Strict):
+    """Which language model, in which precision, with which adapter."""
+
+    model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
+    adapter: LocalPath | None = Field(None, description="PEFT adapter folder to start from")
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora: LoraConfig = LoraConfig()
+    prompt: LocalPath | None = Field(None, description="template file; None is the built-in one")
+    max_prompt_tokens: PositiveInt | None = Field(
+        None,
+        description="longer prompts lose their oldest history items; None is the model's context "
+        "less the longest title",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute layers in backward: less memory, a third more time"
+    )
+    quantisation: Literal["4bit"] | None = Field(
+        None, description="of the base weights while training; needs a GPU and bitsandbytes"
+    )
+
+
+class OptimiserConfig(Strict):
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    learning_rate: PositiveFloat = 2e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup_share: Share = Field(0.05, description="share of the steps spent warming up")
+    gradient_clip: PositiveFloat = 1.0
+
+
+class ClusterConfig(Strict):
+    """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
+
+    workers: PositiveInt = 2
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 2, 3] = 0
+    max_failures: NonNegativeInt = Field(1, description="worker failures survived by resuming")
+    launcher: Literal["ray", "local"] = Field(
+        "ray", description="`local` runs one worker in this process, without Ray"
+    )
+
+
+class ValidationConfig(Strict):
+    """Validation while training: HitRatio@1 by likelihood on some validation rows."""
+
+    every: PositiveInt = Field(20, description="optimiser steps between validations")
+    rows: PositiveInt = 64
+
+
+class CommonTrainingConfig(Strict):
+    """What fine-tuning and alignment share."""
+
+    data: LocalPath = Field(description="prepared data set")
+    output: LocalPath = Field(description="run folder")
+    policy: PolicyConfig = PolicyConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    validation: ValidationConfig = ValidationConfig()
+    micro_batch: PositiveInt = Field(4, description="users per worker and forward pass")
+    token_budget: PositiveInt | None = Field(
+        None, description="tokens of a packed row; None packs a micro-batch into one row"
+    )
+    accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
+    epochs: PositiveInt = 1
+    rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
+    mlflow: str | None = Field(
+        None, description="tracking URI of MLflow, beside the run's TensorBoard files"
+    )
+    seed: NonNegativeInt = 0
+
+    @property
+    def users_per_step(self) -> int:
+        """Users in one optimiser step over all workers."""
+        return self.micro_batch * self.accumulation * self.cluster.workers
+
+
+class SftConfig(CommonTrainingConfig):
+    """`raypo sft`: token-mean negative log-likelihood of the target's title."""
+
+
+Part = str | dict[str, Any]
+_PARTS = ("reward", "negatives", "temperature", "aggregation", "margin", "link")
+
+
+class ObjectiveConfig(Strict):
+    """A preset's name and parameters (None keeps the preset's own default), or parts to compose."""
+
+    name: str | None = Field(None, description="a preset; napo where no parts are given either")
+    reward: Part | None = Field(None, description="part of a composed objective, as are these")
+    negatives: Part | None = None
+    selection: Part | None = Field(None, description="of a preset (a kind) or a composed objective")
+    temperature: Part | None = None
+    aggregation: Part | None = None
+    margin: Part | None = None
+    link: Part | None = None
+    beta: PositiveFloat | None = None
+    gamma: float | None = Field(None, description="gamma_0, the margin")
+    alpha: float | None = None
+    rho: Share | None = Field(None, description="share of the batch whose negatives are shared")
+    momentum: Share | None = None
+    sharing_gradient: Literal["all", "local", "own"] | None = None
+    mask_collisions: bool | None = None
+    similarity: Literal["inner", "cosine"] | None = None
+    length_normalised: bool | None = None
+    dynamic_margin: bool | None = None
+    dynamic_beta: bool | None = None
+    boundary_alpha: float | None = None
+    boundary_gamma: float | None = None
+    confidence_start: float | None = None
+    eps_max: float | None = None
+    tau: PositiveFloat | None = None
+    top_k: PositiveInt | None = None
+
+    @property
+    def composed(self) -> bool:
+        """Whether parts are given rather than a preset."""
+        return any(getattr(self, part) is not None for part in _PARTS)
+
+    @property
+    def label(self) -> str:
+        """What to call it: the preset's name, or `composed`."""
+        return "composed" if self.composed else self.name or "napo"
+
+    def options(self) -> dict[str, Any]:
+        """What was set, as keyword arguments of `build_objective` or `compose_objective`."""
+        return self.model_dump(exclude={"name"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _preset_or_parts(self) -> ObjectiveConfig:
+        if not self.composed:
+            return self
+        if self.name is not None:
+            raise ValueError(
+                "give a preset's `name` with its options, or parts "
+                f"({', '.join(_PARTS)}, selection), not both"
+            )
+        stray = sorted(set(self.options()) - {*_PARTS, "selection"})
+        if stray:
+            raise ValueError(
+                f"{', '.join(stray)}: in a composed objective an option belongs to its part, such "
+                "as margin: {kind: napo, alpha: 0.3}"
+            )
+        return self
+
+
+class AlignConfig(CommonTrainingConfig):
+    """`raypo align`: preference alignment of the SFT policy."""
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
+    reference: Literal["precomputed", "on-the-fly"] = Field(
+        "precomputed",
+        description="reference log-probs: one pass before training, kept by content; or a frozen "
+        "copy of the adapter, one more forward pass a step",
+    )
+    recommender: LocalPath | None = Field(
+        None, description="run folder of the sequential recommender"
+    )
+
+    @model_validator(mode="after")
+    def _needs_sft_adapter(self) -> AlignConfig:
+        if self.policy.adapter is None:
+            raise ValueError(
+                "policy.adapter: alignment starts from an SFT adapter; give its folder"
+            )
+        return self
