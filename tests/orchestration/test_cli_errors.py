@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raypo.cli import main
+
 RAYPO = str(Path(sys.executable).with_name("raypo"))
 
 
@@ -28,15 +30,29 @@ def raypo(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["evaluate", "data=x", "output=o", "rule=random", "recommender=r"], "not several"),
     ],
 )
-def test_a_mistake_is_named_and_nothing_is_started(arguments, message, tmp_path):
+def test_a_mistake_is_named_and_nothing_is_started(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["raypo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    text = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert "error:" in text and message in text
+
+
+def test_the_command_itself_ends_plainly_and_soon(tmp_path):
     started = time.monotonic()
     answer = subprocess.run(
-        [RAYPO, *arguments], capture_output=True, text=True, cwd=tmp_path, check=False
+        [RAYPO, "sft", "data=nowhere", "output=out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
-    text = " ".join(answer.stderr.split())
-    assert answer.returncode == 2, answer.stderr
-    assert "error:" in text and message in text
-    assert "Traceback" not in text
+    assert answer.returncode == 2
+    assert "no such data set" in answer.stderr and "Traceback" not in answer.stderr
     assert time.monotonic() - started < 60
 
 

@@ -79,22 +79,17 @@ def workers_of(process):
     return found
 
 
-def test_a_killed_worker_is_replaced_and_the_losses_are_the_same(inputs, tmp_path, undisturbed):
+def test_a_killed_worker_and_a_killed_driver_leave_the_losses_as_they_are(
+    inputs, tmp_path, undisturbed
+):
+    """Ray Train replaces the worker; the same command takes over from the driver."""
     output = tmp_path / "run"
     process = started(command(inputs, output))
-    wait_for_step(process, output, 12)
+    wait_for_step(process, output, 8)
     workers = workers_of(process)
     assert workers
     workers[-1].kill()
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    same(undisturbed, read_metrics(output))
-
-
-def test_a_killed_driver_is_taken_over_by_the_same_command(inputs, tmp_path, undisturbed):
-    output = tmp_path / "run"
-    process = started(command(inputs, output))
-    wait_for_step(process, output, 12)
+    wait_for_step(process, output, 22)
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()

@@ -80,23 +80,34 @@ def questions(names, rows=3):
     return pd.concat([asked.assign(name=name) for name in names], ignore_index=True)
 
 
-def answered(folder, asked, adapters, model_folder, encoder, config, progress, constrained=False):
+def asked_of(engines, folder, asked, ways):
+    """Answers by way: free, constrained or both, from one start of the engines."""
     from raypo.orchestration.generate import Sheet, ask
 
-    kept = KeptAnswers(folder / "answers.jsonl")
-    sheet = Sheet(asked, kept, constrained)
-    ask([sheet], adapters, model_folder, encoder, config, "float32", progress)
-    kept.close()
-    assert sheet.errors == {}
-    return kept.frame()
+    sheets = {
+        way: Sheet(asked, KeptAnswers(folder / f"{way}.jsonl"), way == "constrained")
+        for way in ways
+    }
+    ask(list(sheets.values()), *engines)
+    for sheet in sheets.values():
+        sheet.kept.close()
+        assert sheet.errors == {}
+    return {way: sheet.kept.frame() for way, sheet in sheets.items()}
 
 
 def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encoder, models):
     # The base model last: by then the engine that serves both adapters has loaded them.
     adapters = {**{name: folder for name, (folder, _) in models.items()}, "base": None}
     asked = questions(adapters)
-    frame = answered(tmp_path, asked, adapters, model_folder, encoder, CONFIG, no_progress)
-    answers = frame.set_index(["name", "row"])["answer"]
+    starts = []
+
+    def progress(done, total, note=""):
+        starts.append(note == "starting engines")
+
+    engines = (adapters, model_folder, encoder, CONFIG, "float32", progress)
+    frames = asked_of(engines, tmp_path, asked, ("free", "constrained"))
+    assert sum(starts) == 2  # one for the adapters, one for the base model
+    answers = frames["free"].set_index(["name", "row"])["answer"]
     for row in asked[asked["name"] == "base"].itertuples():
         prompt = encoder.prompt(row.history, row.candidates)
         expected = {n: greedy(model, prompt, encoder, 6) for n, (_, model) in models.items()}
@@ -106,28 +117,10 @@ def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encod
         assert len(set(expected.values())) == 3  # a test that could not fail would show nothing
         for name, answer in expected.items():
             assert answers[name, row.row] == answer
-
-
-def test_free_and_constrained_answers_share_the_engines(tmp_path, model_folder, encoder, models):
-    from raypo.orchestration.generate import Sheet, ask
-
-    adapters = {"one": models["one"][0]}
-    asked = questions(adapters, rows=6)
-    starts = []
-
-    def progress(done, total, note=""):
-        starts.append(note == "starting engines")
-
-    kept = [KeptAnswers(tmp_path / f"{number}.jsonl") for number in range(2)]
-    sheets = [Sheet(asked, kept[0], False), Sheet(asked, kept[1], True)]
-    ask(sheets, adapters, model_folder, encoder, CONFIG, "float32", progress)
-    assert sum(starts) == 1
-    free, constrained = (one.frame() for one in kept)
-    for row, said in zip(asked.itertuples(), constrained["answer"], strict=True):
-        assert match_exactly(said, [TITLES[item] for item in row.candidates]) is not None
-    assert (free["answer"] != constrained["answer"]).all()
-    for one in kept:
-        one.close()
+    chosen = frames["constrained"].set_index(["name", "row"])["answer"]
+    for row in asked.itertuples():
+        titles = [TITLES[item] for item in row.candidates]
+        assert match_exactly(chosen[row.name, row.row], titles) is not None
 
 
 def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encoder, models):
@@ -144,10 +137,11 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
                 killed.append(process.pid)
 
     config = EngineConfig(batch_size=8, max_new_tokens=6)
-    frame = answered(tmp_path, asked, adapters, model_folder, encoder, config, kill_once)
+    engines = (adapters, model_folder, encoder, config, "float32", kill_once)
+    frame = asked_of(engines, tmp_path, asked, ("free",))["free"]
     assert killed
     assert sorted(frame["row"]) == list(range(120))
-    lines = (tmp_path / "answers.jsonl").read_text().splitlines()
+    lines = (tmp_path / "free.jsonl").read_text().splitlines()
     assert len(lines) == 120
     for row, said in zip(asked.head(10).itertuples(), frame["answer"], strict=False):
         prompt = encoder.prompt(row.history, row.candidates)
@@ -157,7 +151,7 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
 def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
     from raypo.orchestration.score import score
 
-    adapters = {"one": models["one"][0], "base": None}
+    adapters = {"one": models["one"][0]}
     asked = questions(adapters, rows=5)
     frames = {}
     for kind in ("packed", "vllm"):
@@ -171,5 +165,5 @@ def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
     assert np.allclose(packed, vllm, atol=2e-3)
     assert (packed.argmax(axis=1) == vllm.argmax(axis=1)).all()
     lengths = frames["packed"]["lengths"].iloc[0]
-    first = asked[asked["name"] == "base"].iloc[0]
+    first = asked.iloc[0]
     assert lengths == [len(encoder.response(item)) for item in first["candidates"]]
