@@ -58,12 +58,15 @@ def ask_policy(
         finally:
             for one in kept.values():
                 one.close()
-        new = {way: len(one) - before[way] for way, one in kept.items()}
-        seconds = (time.monotonic() - started) / max(1, sum(new.values()))
+        ended = time.monotonic()
         for way in ways:
-            answers = kept[way].frame()
-            cost = _cost(answers, new[way], questions[way], encoder, seconds * new[way])
-            about["cost"][way] = cost
+            answers, new = kept[way].frame(), len(kept[way]) - before[way]
+            first = kept[way].first_added or ended
+            cost = {
+                "seconds": round(ended - started, 1),
+                "start_seconds": round(first - started, 1),
+            }
+            about["cost"][way] = cost | _rates(answers, new, questions[way], encoder, ended - first)
             _fill(predictions, way, answers, errors[way], dataset.titles, config)
     about["cut_prompts"] = encoder.cut_prompts
     if "generate" in config.answers and config.check_rows:
@@ -186,14 +189,14 @@ def _fill_scores(frame: pd.DataFrame, answers: pd.DataFrame, config: EvaluateCon
         frame["order_logps"] = [[list(scores[row][k]) for k in orders] for row in frame["row"]]
 
 
-def _cost(
+def _rates(
     answers: pd.DataFrame,
     new: int,
     questions: pd.DataFrame,
     encoder: Encoder,
     seconds: float,
 ) -> dict[str, Any]:
-    """What this call answered, and its share of the seconds, start of the engines included."""
+    """What this call answered, and how fast from its first answer on."""
     prompts = [
         len(encoder.prompt(history, candidates))
         for history, candidates in zip(
@@ -202,9 +205,8 @@ def _cost(
     ]
     written = float(answers["tokens"].mean()) if "tokens" in answers else 0.0
     return {
-        "seconds": round(seconds, 1),
         "answers": new,
-        "answers_per_second": round(new / seconds, 3) if new else None,
+        "answers_per_second": round((new - 1) / seconds, 3) if new > 1 and seconds else None,
         "prompt_tokens": round(float(np.mean(prompts)), 1),
         "answer_tokens": round(written, 1),
     }
