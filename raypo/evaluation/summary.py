@@ -55,11 +55,11 @@ def summarise(
     """
     summary: dict[str, Any] = {}
     for way, text in (("generate", "answer"), ("constrained", "constrained")):
-        if text not in predictions:
-            continue
-        failed = predictions["error"].notna() if way == "generate" else False
-        asked = predictions[predictions[text].notna() | failed]
-        if len(asked):
+        answered = predictions[text].notna() if text in predictions else predictions["row"] < 0
+        failed = predictions["error"].notna()
+        # Errors alone do not say which way was asked: greedy answers are the usual one.
+        if answered.any() or (way == "generate" and failed.any()):
+            asked = predictions[answered | failed]
             summary[way] = _answered(asked, way, popularity, resamples, seed)
     if predictions["logps"].notna().all():
         scores = ranking_scores(predictions, length_normalised)

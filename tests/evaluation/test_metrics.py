@@ -331,3 +331,13 @@ def test_answers_are_kept_once_and_a_torn_line_is_dropped(tmp_path):
     last = KeptAnswers(tmp_path / "x.jsonl")
     assert last.frame()["answer"].tolist() == ["Amélie", "x"]
     last.close()
+
+
+def test_a_failed_constrained_row_stays_in_the_denominator():
+    predictions = empty_predictions(rows())
+    predictions["constrained"] = ["a", "b", "c", None]
+    predictions["constrained_item"] = pd.array([2, 2, 2, None], dtype="Int64")
+    predictions["error"] = [None, None, None, "engine died"]
+    summary = summarise(predictions, POPULARITY, 50, 0)
+    assert summary["constrained"]["HitRatio@1"] == 0.75
+    assert summary["constrained"]["ValidRatio"] == 0.75
