@@ -77,7 +77,9 @@ def _board(folder: Path, step: int) -> Any:
         return None
     # Lines of steps that a resumed run takes again are written again, and the old ones hidden.
     purge = {"purge_step": step + 1} if step else {}
-    return SummaryWriter(logdir=str(folder / "tensorboard"), **purge)
+    # Files are named by the second: a run resumed within it would write over the one before.
+    suffix = f".from-step-{step}"
+    return SummaryWriter(logdir=str(folder / "tensorboard"), filename_suffix=suffix, **purge)
 
 
 def _mlflow_run(uri: str, folder: Path) -> tuple[Any, str]:

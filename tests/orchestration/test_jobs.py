@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,7 @@ def run(arguments, env, timeout=300):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A head without cores and one worker; the environment that reaches them."""
+    ray.shutdown()  # of tests before: a second node on this machine would join the wrong one
     # Short: Ray's sockets lie below it, and their paths may have 107 characters.
     place = Path("/tmp") / f"raypo-jobs-{os.getpid()}"
     port, dashboard = free_port(), free_port()
