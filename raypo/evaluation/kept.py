@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,6 @@ class KeptAnswers:
                 whole += len(line)
         self._stream = file.open("ab")
         self._stream.truncate(whole)
-        self.first_added: float | None = None  # by time.monotonic()
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -47,7 +45,6 @@ class KeptAnswers:
     def add(self, answer: Mapping[str, Any]) -> None:
         """Keep an answer: name, row, order, and what was said."""
         if self._remember(dict(answer)):
-            self.first_added = self.first_added or time.monotonic()
             self._stream.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
             self._stream.flush()
 

@@ -61,12 +61,7 @@ def ask_policy(
         ended = time.monotonic()
         for way in ways:
             answers, new = kept[way].frame(), len(kept[way]) - before[way]
-            first = kept[way].first_added or ended
-            cost = {
-                "seconds": round(ended - started, 1),
-                "start_seconds": round(first - started, 1),
-            }
-            about["cost"][way] = cost | _rates(answers, new, questions[way], encoder, ended - first)
+            about["cost"][way] = _cost(answers, new, questions[way], encoder, ended - started)
             _fill(predictions, way, answers, errors[way], dataset.titles, config)
     about["cut_prompts"] = encoder.cut_prompts
     if "generate" in config.answers and config.check_rows:
@@ -189,14 +184,17 @@ def _fill_scores(frame: pd.DataFrame, answers: pd.DataFrame, config: EvaluateCon
         frame["order_logps"] = [[list(scores[row][k]) for k in orders] for row in frame["row"]]
 
 
-def _rates(
+def _cost(
     answers: pd.DataFrame,
     new: int,
     questions: pd.DataFrame,
     encoder: Encoder,
     seconds: float,
 ) -> dict[str, Any]:
-    """What this call answered, and how fast from its first answer on."""
+    """What this call answered in how long, the start of engines or scorers included.
+
+    Ways that share engines share the seconds.
+    """
     prompts = [
         len(encoder.prompt(history, candidates))
         for history, candidates in zip(
@@ -205,8 +203,9 @@ def _rates(
     ]
     written = float(answers["tokens"].mean()) if "tokens" in answers else 0.0
     return {
+        "seconds": round(seconds, 1),
         "answers": new,
-        "answers_per_second": round((new - 1) / seconds, 3) if new > 1 and seconds else None,
+        "answers_per_second": round(new / seconds, 3) if new else None,
         "prompt_tokens": round(float(np.mean(prompts)), 1),
         "answer_tokens": round(written, 1),
     }
