@@ -34,7 +34,7 @@ _MOST_SHARDS = 256
 
 TaskT = TypeVar("TaskT")
 ResultT = TypeVar("ResultT")
-# Applies a function to every task and gives the results in the tasks' order.
+# Applies a function to every task and gives the results, plain values, in the tasks' order.
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
 
 
@@ -88,13 +88,13 @@ def prepare(
 
 def _quarantine(file: Path, of_items: Malformed, of_log: Sequence[ReadResult]) -> dict[str, int]:
     """Write what was set aside of the catalogue and of the log's files; how many, if any."""
-    count = of_items.count + sum(result.malformed for result in of_log)
+    count = of_items.count + sum(result["malformed"] for result in of_log)
     if not count:
         return {}
     with file.open("w", encoding="utf-8") as stream:
         stream.write(of_items.drain())
         for result in of_log:
-            with result.set_aside.open(encoding="utf-8") as lines:
+            with open(result["set_aside"], encoding="utf-8") as lines:
                 shutil.copyfileobj(lines, stream)
     return {"quarantined": count}
 
@@ -180,7 +180,7 @@ class _Work:
             "users": plan.users,
             "items": len(plan.popularity),
             "interactions": plan.interactions,
-            "interactions_read": sum(result.rows for result in read),
+            "interactions_read": sum(result["rows"] for result in read),
             **plan.rows,
         }
         if self._config.sampling != "uniform":

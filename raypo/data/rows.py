@@ -131,7 +131,7 @@ class PartTask:
     folder: Path
 
 
-def order_part(task: PartTask) -> Path:
+def order_part(task: PartTask) -> str:
     """Join the part's rows of all shards in their order; returns the file."""
     files = sorted(task.folder.glob(f"{task.split}-{task.number:05}-*.rows"))
     table = pa.concat_tables([pq.read_table(file) for file in files])
@@ -140,10 +140,10 @@ def order_part(task: PartTask) -> Path:
     pq.write_table(table, result)
     for file in files:
         file.unlink()
-    return result
+    return str(result)
 
 
-def join_parts(parts: list[Path], file: Path) -> None:
+def join_parts(parts: list[str], file: Path) -> None:
     """Write one Parquet file of the parts, one group of rows each."""
     with pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
         for part in parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -55,13 +55,12 @@ class ReadTask:
     malformed: Policy
 
 
-@dataclass(frozen=True)
-class ReadResult:
+class ReadResult(TypedDict):
     """What came of a file: how many rows are usable, and how many were set aside, in which file."""
 
     rows: int
     malformed: int
-    set_aside: Path
+    set_aside: str
 
 
 def read_into_shards(task: ReadTask) -> ReadResult:
@@ -96,7 +95,7 @@ def read_into_shards(task: ReadTask) -> ReadResult:
         for writer in writers.values():
             writer.close()
     _append(set_aside, malformed.drain())
-    return ReadResult(rows, malformed.count, set_aside)
+    return ReadResult(rows=rows, malformed=malformed.count, set_aside=str(set_aside))
 
 
 def _append(file: Path, text: str) -> None:

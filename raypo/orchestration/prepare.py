@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,17 +24,17 @@ def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str
 def on_workers(workers: int) -> Each:
     """Runs tasks as a Ray Data stage on up to `workers` cores.
 
-    What the tasks read and write lies in files, so that nothing but their numbers passes through
-    Ray's object store; results come in the tasks' order, whichever is finished first.
+    What the tasks read and write lies in files, so that nothing but numbers and plain values passes
+    through Ray's object store; results come in the tasks' order, whichever is finished first.
     """
 
     def each(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         connect()
-        rows = [{"number": number, "task": pickle.dumps(t)} for number, t in enumerate(tasks)]
+        rows = [{"number": number} for number in range(len(tasks))]
         pool = ray.data.TaskPoolStrategy(size=min(workers, len(rows)))
         finished = (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map(_guarded(function), compute=pool)
+            .map(_guarded(function, tuple(tasks)), compute=pool)
             .iter_rows()
         )
         waiting: dict[int, Any] = {}
@@ -43,7 +42,7 @@ def on_workers(workers: int) -> Each:
         for row in finished:
             if row["error"] is not None:
                 raise InputError(row["error"])
-            waiting[row["number"]] = pickle.loads(row["result"])
+            waiting[row["number"]] = row["result"]
             while following in waiting:
                 yield waiting.pop(following)
                 following += 1
@@ -51,15 +50,17 @@ def on_workers(workers: int) -> Each:
     return each
 
 
-def _guarded(function: Callable[[Any], Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _guarded(
+    function: Callable[[Any], Any], tasks: Sequence[Any]
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """What is wrong with the user's input comes back as a value: an exception would be wrapped."""
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            result = pickle.dumps(function(pickle.loads(row["task"])))
+            result = function(tasks[row["number"]])
             release_memory()
             return {"number": row["number"], "result": result, "error": None}
         except InputError as error:
-            return {"number": row["number"], "result": b"", "error": str(error)}
+            return {"number": row["number"], "result": None, "error": str(error)}
 
     return call
