@@ -87,7 +87,7 @@ def keep(
         minimum_item: interactions that an item needs.
         maximum_rows: None keeps all.
     """
-    masks = [load_shard(folder, number).kept.copy() for number in range(len(users))]
+    masks = [load_column(folder, number, "kept") for number in range(len(users))]
     if minimum_user > 1 or minimum_item > 1:
         masks = _core(folder, users, num_items, minimum_user, minimum_item, masks)
     if maximum_rows is not None:
@@ -271,7 +271,7 @@ def _rows(
     """Which kept interactions are rows, by shard, and the users of all rows."""
     masks, users = [], []
     for number, mask in enumerate(kept):
-        user = load_shard(folder, number).user[mask]
+        user = load_column(folder, number, "user")[mask]
         is_row = positions_in_sequences(user) >= minimum_history
         masks.append(is_row)
         users.append(user_ids[number][user[is_row]].astype(np.int32))
