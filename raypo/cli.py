@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from raypo import config as configs
 from raypo.bench.commands import bench_app
+from raypo.config.places import place, shown_place
 from raypo.display import clock, console, shown
 from raypo.runs import Progress
 
@@ -143,7 +144,7 @@ def _run_data(stage: str, parsed: Any, action: Action) -> None:
 
 @data_app.command("audit")
 def data_audit(
-    data: Annotated[Path, typer.Argument(help="Prepared data set.")],
+    data: Annotated[str, typer.Argument(help="Prepared data set.")],
     as_json: Annotated[bool, typer.Option("--json", help="plain values instead of tables")] = False,
 ) -> None:
     """Say what a data set really measures: what trivial rules score, what is wrong with rows."""
@@ -151,9 +152,12 @@ def data_audit(
     from raypo.data.audit import audit
     from raypo.data.dataset import load_dataset
     from raypo.data.writing import AUDITED_ROWS
+    from raypo.storage import fetch
 
+    folder = place(data)
+    fetch(folder)
     with shown("audit") as progress:
-        result = audit(load_dataset(data, AUDITED_ROWS), progress)
+        result = audit(load_dataset(folder, AUDITED_ROWS), progress)
     if as_json:
         print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -205,7 +209,7 @@ def pipeline(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def demo(
     scale: Annotated[str, typer.Option(help="smoke, demo or full")] = "demo",
-    output: Annotated[Path | None, typer.Option(help="default: runs/SCALE")] = None,
+    output: Annotated[str | None, typer.Option(help="default: runs/SCALE")] = None,
     seed: Annotated[int, typer.Option(help="of training")] = 0,
 ) -> None:
     """Run the whole way on MovieLens-100K."""
@@ -213,7 +217,7 @@ def demo(
         raise configs.InputError(f"--scale {scale}: expected smoke, demo or full")
     from raypo.orchestration.pipeline import scale_config
 
-    _run_pipeline(scale_config(scale, output or Path("runs") / scale, seed))
+    _run_pipeline(scale_config(scale, output or f"runs/{scale}", seed))
 
 
 @app.command()
@@ -222,17 +226,17 @@ def report(
         list[str],
         typer.Argument(help="Folders of `raypo evaluate` or a pipeline, or NAME=FOLDER, in order."),
     ],
-    output: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
+    output: Annotated[str, typer.Option(help="The HTML file.")] = "report.html",
     title: Annotated[str, typer.Option(help="Its heading.")] = "raypo",
     data: Annotated[
-        Path | None, typer.Option(help="Prepared data set, else the one they were evaluated on.")
+        str | None, typer.Option(help="Prepared data set, else the one they were evaluated on.")
     ] = None,
 ) -> None:
     """Compare evaluated models: one self-contained HTML page, a Markdown and a LaTeX table."""
     from raypo.orchestration.pipeline import report_on
 
-    for file in report_on(runs, output, title, data):
-        print(file)
+    for file in report_on(runs, place(output), title, place(data) if data else None):
+        print(shown_place(file))
 
 
 @app.command()
@@ -297,7 +301,7 @@ def _run_stage(
 
 
 def _run_action(stage: str, parsed: Any, action: Action) -> dict[str, Any]:
-    console.print(f"{stage}: into {parsed.output}", highlight=False)
+    console.print(f"{stage}: into {shown_place(parsed.output)}", highlight=False, soft_wrap=True)
     with shown(stage) as progress:
         result = action(parsed, progress)
     print(json.dumps(result, indent=2, ensure_ascii=False))
@@ -314,11 +318,11 @@ def _run_pipeline(parsed: configs.PipelineConfig) -> None:
     wide = terminal if terminal.is_terminal else Console(width=160)
     wide.print(render_table(outcome.runs))
     print(f"finished in {clock(outcome.seconds)}")
-    print(f"report: {outcome.report.resolve()}")
+    print(f"report: {shown_place(outcome.report.absolute())}")
 
 
 def _batch_arithmetic(config: configs.SftConfig | configs.AlignConfig) -> str:
-    workers = config.cluster.workers
+    workers = config.cluster.most_workers
     text = (
         f"batch: {config.micro_batch} users x {config.accumulation} micro-batches x {workers} "
         f"workers = {config.users_per_step} users a step"

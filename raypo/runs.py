@@ -168,12 +168,3 @@ def file_hash(path: Path) -> str:
 def value_hash(value: Any) -> str:
     """sha256 of a JSON value with sorted keys, as hex."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where fetched models and data are kept: `$RAYPO_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get("RAYPO_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "raypo"

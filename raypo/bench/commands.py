@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,6 +87,7 @@ def table(rows: list[dict[str, object]]):  # type: ignore[no-untyped-def]
     return drawn
 
 
+_RECOMPUTE: dict[str, Any] = {"auto": "auto", "all": True, "none": False}
 Model = Annotated[str, typer.Option(help="folder or built-in model")]
 Data = Annotated[Path | None, typer.Option(help="prepared data set, else MovieLens-100K")]
 
@@ -101,6 +102,7 @@ def policy(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
     rank: Annotated[int, typer.Option(help="of the adapter")] = 8,
     repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
+    recompute: Annotated[str, typer.Option(help="layers in backward: auto, all or none")] = "auto",
     seed: int = 0,
     output: Output = None,
     plot: Annotated[Path | None, typer.Option(help="picture to draw besides the table")] = None,
@@ -117,9 +119,12 @@ def policy(
     unknown = sorted(set(ways.split(",")) - set(WAYS))
     if unknown or dtype not in ("float32", "bfloat16"):
         raise InputError(f"expected --ways of {', '.join(WAYS)} and --dtype float32 or bfloat16")
+    if recompute not in _RECOMPUTE:
+        raise InputError(f"--recompute {recompute!r}: expected auto, all or none")
     policy, drawn, pad, _ = load_inputs(model, data, users, max(counts), dtype, rank, seed)
+    again = _RECOMPUTE[recompute]
     with shown("policy") as progress:
-        costs = bench_policy(policy, drawn, pad, counts, ways.split(","), repeats, progress)
+        costs = bench_policy(policy, drawn, pad, counts, ways.split(","), repeats, again, progress)
     rows = [cost.row() for cost in costs]
     Console(width=120).print(table(rows))
     if output is not None:

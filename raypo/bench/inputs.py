@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raypo.bench.policy import Users
-from raypo.config import LoraConfig, PolicyConfig, PrepareConfig
+from raypo.config import LoraConfig, PolicyConfig, PrepareConfig, cache_folder
 from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import load_dataset
 from raypo.data.encoding import Encoder
@@ -14,7 +14,6 @@ from raypo.data.negatives import TrainingCandidates
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
 from raypo.policy.loading import load_policy, load_tokenizer
-from raypo.runs import cache_folder
 
 
 def prepared_movielens() -> Path:

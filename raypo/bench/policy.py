@@ -26,6 +26,7 @@ from raypo.policy import pack_responses
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
+from raypo.policy.recompute import Recompute
 from raypo.runs import Progress, no_progress
 
 WAYS = ("naive", "tight", "packed")
@@ -85,6 +86,7 @@ def bench_policy(
     negatives: Sequence[int],
     ways: Sequence[str] = WAYS,
     repeats: int = 3,
+    recompute: Recompute = "auto",
     progress: Progress = no_progress,
 ) -> list[PolicyCost]:
     """Measure all contenders in turn; the fastest repetition counts.
@@ -96,10 +98,12 @@ def bench_policy(
         negatives: n's to measure.
         ways: contenders beside `sft`.
         repeats: rounds that count; one more warms up.
+        recompute: of the packed ways, as in training.
         progress: told of calls made.
     """
+    model.train()
     device = next(model.parameters()).device
-    policy = PackedPolicy(model)
+    policy = PackedPolicy(model, recompute=recompute)
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps: dict[str, Callable[[], object]] = {}
     packs = {n: _pack(users.with_negatives(n), pad_token_id, device) for n in (0, *negatives)}

@@ -1,10 +1,11 @@
 """Configuration: one pydantic model per stage, read from YAML and `key=value` overrides."""
 
-from raypo.config.base import InputError, LocalPath, Paper, StoppedRun
+from raypo.config.base import InputError, Paper, StoppedRun
 from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
 from raypo.config.pipeline import PipelineConfig, TuneConfig
+from raypo.config.places import LocalPath, cache_folder, url_of
 from raypo.config.training import (
     AlignConfig,
     ClusterConfig,
@@ -14,6 +15,7 @@ from raypo.config.training import (
     PolicyConfig,
     SftConfig,
     ValidationConfig,
+    WorkerRange,
 )
 
 __all__ = [
@@ -37,7 +39,10 @@ __all__ = [
     "StoppedRun",
     "TuneConfig",
     "ValidationConfig",
+    "WorkerRange",
+    "cache_folder",
     "dump_config",
     "load_config",
     "parse_config",
+    "url_of",
 ]

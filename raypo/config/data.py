@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from raypo.config.base import (
-    LocalPath,
     Locations,
     NonNegativeInt,
     Paper,
@@ -16,6 +15,7 @@ from raypo.config.base import (
     Share,
     Strict,
 )
+from raypo.config.places import LocalPath
 
 
 class PrepareConfig(Strict):

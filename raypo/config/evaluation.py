@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from raypo.config.base import (
-    LocalPath,
     NonNegativeInt,
     PositiveInt,
     Strict,
 )
+from raypo.config.places import LocalPath
 from raypo.config.training import PolicyConfig
 
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raypo.config.base import (
-    LocalPath,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Share,
     Strict,
 )
+from raypo.config.places import LocalPath
 
 
 class LoraConfig(Strict):
@@ -38,8 +38,10 @@ class PolicyConfig(Strict):
         description="longer prompts lose their oldest history items; None is the model's context "
         "less the longest title",
     )
-    gradient_checkpointing: bool = Field(
-        False, description="recompute layers in backward: less memory, a third more time"
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
+        description="layers computed again in backward: all (least memory, a third more time), "
+        "none, or `auto`, so many that other responses take little more memory than one",
     )
     quantisation: Literal["4bit"] | None = Field(
         None, description="of the base weights while training; needs a GPU and bitsandbytes"
@@ -55,10 +57,27 @@ class OptimiserConfig(Strict):
     gradient_clip: PositiveFloat = 1.0
 
 
+class WorkerRange(Strict):
+    """Elastic training: as many workers as the cluster has room for, within these."""
+
+    min: PositiveInt
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _in_order(self) -> WorkerRange:
+        if self.min > self.max:
+            raise ValueError(f"cluster.workers: min {self.min} is more than max {self.max}")
+        return self
+
+
 class ClusterConfig(Strict):
     """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
 
-    workers: PositiveInt = 2
+    workers: PositiveInt | WorkerRange = Field(
+        2,
+        description="or {min, max}: the run goes on with fewer when a node leaves and with more "
+        "when one comes, with the same users in every step",
+    )
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     engine: Literal["deepspeed", "torch"] = "deepspeed"
@@ -67,6 +86,11 @@ class ClusterConfig(Strict):
     launcher: Literal["ray", "local"] = Field(
         "ray", description="`local` runs one worker in this process, without Ray"
     )
+
+    @property
+    def most_workers(self) -> int:
+        """Workers where the cluster has room for all of them; these set the batch."""
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
 class ValidationConfig(Strict):
@@ -100,7 +124,7 @@ class CommonTrainingConfig(Strict):
     @property
     def users_per_step(self) -> int:
         """Users in one optimiser step over all workers."""
-        return self.micro_batch * self.accumulation * self.cluster.workers
+        return self.micro_batch * self.accumulation * self.cluster.most_workers
 
 
 class SftConfig(CommonTrainingConfig):

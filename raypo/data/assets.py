@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError
+from raypo.config import InputError, cache_folder
 from raypo.data.tiny import build_tiny_model
-from raypo.runs import cache_folder, file_hash, read_json, write_json
+from raypo.runs import file_hash, read_json, write_json
 
 _MANIFEST = "manifest.json"
 _TINY_VERSION = 2  # raised whenever `build_tiny_model` comes to write something else
@@ -87,7 +87,7 @@ def tiny_random(cache: Path | None = None, seed: int = 0) -> Path:
     """A tiny randomly initialised Llama with a tokenizer of its own, for quick runs and tests.
 
     Args:
-        cache: folder that holds the assets; None is `raypo.runs.cache_folder()`.
+        cache: folder that holds the assets; None is `raypo.config.cache_folder()`.
         seed: of the weights; each seed has its own folder.
     """
     name = "tiny-random" if seed == 0 else f"tiny-random-{seed}"

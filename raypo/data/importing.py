@@ -16,10 +16,12 @@ from raypo.config import ImportConfig, InputError
 from raypo.data.readers import Malformed
 from raypo.data.writing import QUARANTINE, SPLITS, existing_dataset, write_dataset, write_parquet
 from raypo.runs import Progress, file_hash, no_progress, value_hash, write_text
+from raypo.storage import stored
 
 _VERSION = 2
 
 
+@stored
 def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Import a published data set; one made of the same files is recognised.
 

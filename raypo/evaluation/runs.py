@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from raypo.config import InputError
+from raypo.config.places import place
 from raypo.evaluation.predictions import read_predictions
 from raypo.evaluation.significance import Comparison, compare
 from raypo.evaluation.summary import row_hits
@@ -73,8 +74,8 @@ def find_runs(given: Sequence[str]) -> list[tuple[str, Path, Path | None]]:
     """
     found = []
     for text in given:
-        name, equals, place = text.partition("=")
-        folder = Path(place if equals else text)
+        name, equals, where = text.partition("=")
+        folder = place(where if equals else text)
         inside = sorted(folder.rglob("metrics.json"), key=_order) if folder.is_dir() else []
         if not inside:
             raise InputError(f"{folder}: no evaluated model there (`raypo evaluate` makes one)")
@@ -93,8 +94,8 @@ def _order(file: Path) -> tuple[str, int, str]:
     if config.exists():
         names = list(yaml.safe_load(config.read_text(encoding="utf-8")).get("adapters") or {})
     name = file.parent.name
-    place = names.index(name) if name in names else len(names)
-    return str(file.parent.parent), place, name
+    position = names.index(name) if name in names else len(names)
+    return str(file.parent.parent), position, name
 
 
 def _trained_in(folder: Path) -> Path | None:
@@ -106,7 +107,7 @@ def _trained_in(folder: Path) -> Path | None:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         adapters = config.get("adapters") or {}
         adapter = adapters.get(folder.name) or (config.get("policy") or {}).get("adapter")
-        parent = Path(adapter).parent if adapter else None
+        parent = place(adapter).parent if adapter else None
         return parent if parent is not None and (parent / "metrics.jsonl").exists() else None
     return None
 
@@ -117,7 +118,7 @@ def data_of(folder: Path) -> Path | None:
         file = config_folder / "config.yaml"
         if file.exists():
             data = yaml.safe_load(file.read_text(encoding="utf-8")).get("data")
-            return Path(data) if data else None
+            return place(data) if data else None
     return None
 
 

@@ -19,7 +19,7 @@ from raypo.evaluation.answers import match_answer, match_exactly
 from raypo.evaluation.kept import KeptAnswers
 from raypo.evaluation.orders import in_own_order, with_orders
 from raypo.evaluation.predictions import empty_predictions
-from raypo.orchestration.cluster import connect
+from raypo.orchestration.cluster import connect, fetch_everywhere
 from raypo.runs import Progress
 from raypo.training.encoder import make_encoder
 
@@ -44,6 +44,7 @@ def ask_policy(
         progress: told of answers.
     """
     connect()  # and quieten: vLLM speaks when it is imported
+    fetch_everywhere([folder for folder in adapters.values() if folder is not None])
     model_folder = resolve_model(config.policy.model)
     encoder = make_encoder(config.policy, model_folder, dataset.titles, _room(config))
     predictions = {name: empty_predictions(rows) for name in adapters}

@@ -5,8 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raypo.config.places import place, shown_place, url_of
+from raypo.storage import fetch
 
 
 def connect() -> None:
@@ -25,6 +31,33 @@ def connect() -> None:
         runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.quieten"},
         **options,
     )
+
+
+def this_node() -> NodeAffinitySchedulingStrategy:
+    """Scheduling onto this machine alone."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def fetch_everywhere(places: Sequence[Path]) -> None:
+    """Fetch copies of URLs on every machine of the cluster, where a library reads paths itself."""
+    urls = [shown_place(one) for one in places if url_of(one) is not None]
+    if not urls:
+        return
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    task = ray.remote(num_cpus=0)(_fetch_all)
+    ray.get(
+        [
+            task.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+            ).remote(urls)
+            for node in nodes
+        ]
+    )
+
+
+def _fetch_all(urls: Sequence[str]) -> None:
+    for url in urls:
+        fetch(place(url))
 
 
 def quieten() -> None:

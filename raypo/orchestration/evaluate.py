@@ -21,8 +21,10 @@ from raypo.orchestration.ask import ask_policy
 from raypo.policy.loading import check_adapter
 from raypo.recommenders.train import load_recommender, score_candidates
 from raypo.runs import Progress, no_progress, open_run, read_json, value_hash, write_json
+from raypo.storage import stored
 
 
+@stored
 def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Evaluate and write `predictions.parquet`, `metrics.json` and `evaluated.json`.
 

@@ -27,6 +27,7 @@ from raypo.config import (
     SftConfig,
     parse_config,
 )
+from raypo.config.places import place, shown_place
 from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.display import clock, console, shown
@@ -38,6 +39,7 @@ from raypo.orchestration.prepare import prepare
 from raypo.orchestration.recommender import train as train_recommender
 from raypo.orchestration.train import train
 from raypo.runs import file_hash, read_json, value_hash, write_text
+from raypo.storage import fetch, push_file
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Outcome:
     seconds: float
 
 
-def scale_config(scale: str, output: Path, seed: int) -> PipelineConfig:
+def scale_config(scale: str, output: str | Path, seed: int) -> PipelineConfig:
     """The built-in pipeline of a scale: smoke, demo or full."""
     text = resources.files("raypo").joinpath(f"scales/{scale}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) | {"output": output, "seed": seed}
@@ -170,8 +172,9 @@ class _Stages:
         settings = _without_places(values)
         key = value_hash([stage, settings, [folder.name for folder in inputs], self._model_hash])
         folder = self._config.output / f"{stage}-{key[:10]}"
+        fetch(folder)
         if (folder / done).exists():
-            console.print(f"{stage}: finished before, in {folder}", highlight=False)
+            _say(f"{stage}: finished before, in {shown_place(folder)}")
             return folder
         config = parse_config(model, values | {"output": folder}, source=stage)
         started = time.monotonic()
@@ -180,7 +183,7 @@ class _Stages:
         with shown(stage, seconds, self._seconds_after(stage)) as progress:
             action(config, progress)
         took = clock(time.monotonic() - started)
-        console.print(f"{stage}: {took}, in {folder}", highlight=False)
+        _say(f"{stage}: {took}, in {shown_place(folder)}")
         return folder
 
     def _seconds_after(self, stage: str) -> float:
@@ -188,6 +191,10 @@ class _Stages:
         names = list(self._minutes)
         behind = names[names.index(stage) + 1 :] if stage in names else []
         return 60.0 * sum(self._minutes[name] for name in behind)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _without_places(value: Any) -> Any:
@@ -251,10 +258,13 @@ def report_on(
     Raises:
         InputError: a folder holds no evaluation, or models answered different questions.
     """
+    for one in given:
+        fetch(place(one.partition("=")[2] or one))
     found = find_runs(given)
-    data = data or next((place for _, folder, _ in found if (place := data_of(folder))), None)
+    data = data or next((used for _, folder, _ in found if (used := data_of(folder))), None)
     if data is None:
         raise InputError(f"{found[0][1]}: does not say on which data set; give --data FOLDER")
+    fetch(data)
     runs = [read_run(*one) for one in found]
     return _write(output, title, load_dataset(data), runs)
 
@@ -270,4 +280,6 @@ def _write(output: Path, title: str, dataset: Dataset, runs: Sequence[ReportRun]
         name = "table" if output.name == "report.html" else output.stem
         files.append(output.with_name(f"{name}.{suffix}"))
         write_text(files[-1], table + "\n")
+    for file in files:
+        push_file(file)
     return files

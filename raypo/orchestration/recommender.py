@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import ray.train
 import ray.train.torch
 from ray.train import RunConfig, ScalingConfig
@@ -15,10 +16,12 @@ from raypo.orchestration.cluster import connect, quieten
 from raypo.orchestration.relay import relayed, teller
 from raypo.recommenders.train import train_recommender
 from raypo.runs import Progress, no_progress, open_run, read_json
+from raypo.storage import fetch, in_step, rays_storage, stored
 
 _RECORDS = ".ray-train"  # of Ray itself, which this run has no use for afterwards
 
 
+@stored
 def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """`train_recommender`, on a worker of the cluster where the configuration says so.
 
@@ -40,13 +43,21 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
             train_loop_config={"config": config.model_dump(mode="json"), "board": board},
             torch_config=ray.train.torch.TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
-            run_config=RunConfig(name=_RECORDS, storage_path=str(config.output.resolve())),
+            run_config=RunConfig(name=_RECORDS, **rays_storage(config.output)),
         ).fit()
-    shutil.rmtree(config.output / _RECORDS)
+    _forget_records(config.output)
+    fetch(config.output)
     return dict(read_json(config.output / "summary.json"))
 
 
 def _worker(config: dict[str, Any]) -> None:
     quieten()
     parsed = parse_config(RecommenderConfig, config["config"], source="recommender worker")
-    train_recommender(parsed, teller(config["board"]))
+    with in_step(parsed):
+        train_recommender(parsed, teller(config["board"]))
+
+
+def _forget_records(output: Path) -> None:
+    storage = rays_storage(output)
+    files = storage.get("storage_filesystem") or pafs.LocalFileSystem()
+    files.delete_dir(f"{storage['storage_path']}/{_RECORDS}")

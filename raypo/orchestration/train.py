@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import ray.train
 import ray.train.torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
-from raypo.config import AlignConfig, SftConfig, StoppedRun, parse_config
+from raypo.config import AlignConfig, SftConfig, StoppedRun, WorkerRange, parse_config
+from raypo.orchestration.checkpoints import newest_checkpoint, tell_damage
 from raypo.orchestration.cluster import connect, quieten
 from raypo.orchestration.relay import relayed, teller
 from raypo.runs import (
@@ -26,9 +26,9 @@ from raypo.runs import (
     write_json,
     write_summary,
 )
-from raypo.training.checkpoint import newest_whole
+from raypo.storage import fetch, places, push, rays_storage, stored
 from raypo.training.job import TrainingConfig, build_job, check_inputs
-from raypo.training.local import keep_adapter, warn, write_offending
+from raypo.training.local import keep_adapter, write_offending
 from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
 
@@ -37,6 +37,7 @@ STOPPED = "stopped.json"
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
 
+@stored
 def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Run SFT or alignment; a finished run is recognised, an interrupted one goes on.
 
@@ -54,13 +55,12 @@ def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str,
     started = time.monotonic()
     progress(0, plan.total_steps, "starting workers")
     (config.output / STOPPED).unlink(missing_ok=True)
-    found = sorted((config.output / "checkpoints").glob("checkpoint_*"), reverse=True)
-    checkpoint, problems = newest_whole(found)
-    for problem in problems:
-        warn(problem, checkpoint)
+    push(config.output)
+    tell_damage(config.output)
     connect()
     with relayed(progress) as board:
         result = _fit(_trainer(config, board), config.output)
+    fetch(config.output)  # what the first worker wrote, wherever it ran
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
         keep_adapter(Path(folder) / "adapter", config.output / "adapter")
     write_summary(config.output, SCORE, time.monotonic() - started)
@@ -76,6 +76,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> Any:
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
+        fetch(output)
         stopped = output / STOPPED
         if stopped.exists():
             raise StoppedRun(read_json(stopped)["message"]) from None
@@ -103,17 +104,22 @@ def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer
         },
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers, use_gpu=on_gpu, resources_per_worker=resources
+            num_workers=_number(cluster.workers), use_gpu=on_gpu, resources_per_worker=resources
         ),
         run_config=RunConfig(
             name="checkpoints",
-            storage_path=str(config.output.resolve()),
+            **rays_storage(config.output),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
         ),
     )
+
+
+def _number(workers: int | WorkerRange) -> int | tuple[int, int]:
+    """Workers as Ray Train takes them; a pair is elastic."""
+    return (workers.min, workers.max) if isinstance(workers, WorkerRange) else workers
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -124,7 +130,9 @@ def train_worker(config: dict[str, Any]) -> None:
     progress = teller(config["board"]) if rank == 0 else no_progress
     reporter = _RayReporter(parsed.output, rank)
     _refuse_stopped(parsed.output)
-    with _checkpoint() as folder:
+    for place in places(parsed):
+        fetch(place)
+    with newest_checkpoint() as folder:
         job = build_job(parsed, rank, reporter, progress, folder)
     if rank == 0:
         forget_metrics_after(parsed.output, job.state.step)
@@ -133,6 +141,7 @@ def train_worker(config: dict[str, Any]) -> None:
         run(job)
     except StoppedRun as error:
         write_json(parsed.output / STOPPED, {"message": str(error)})
+        push(parsed.output)
         raise
     if reporter.trackers is not None:
         reporter.trackers.close()
@@ -142,20 +151,6 @@ def _refuse_stopped(output: Path) -> None:
     """A run that would stop at the same step again is not started again by Ray."""
     if (output / STOPPED).exists():
         raise StoppedRun(read_json(output / STOPPED)["message"])
-
-
-@contextlib.contextmanager
-def _checkpoint() -> Iterator[Path | None]:
-    """The last checkpoint, or the one before where it is damaged."""
-    last = ray.train.get_checkpoint()
-    if last is None:
-        yield None
-        return
-    with last.as_directory() as folder:
-        newest = Path(folder)
-        older = sorted(newest.parent.glob("checkpoint_*"), reverse=True)
-        whole, _ = newest_whole([newest, *(one for one in older if one.name < newest.name)])
-        yield whole
 
 
 class _RayReporter:
@@ -180,6 +175,7 @@ class _RayReporter:
         if not self._first:
             ray.train.report(values)
             return
+        push(self._output)
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))
             ray.train.report(values, checkpoint=Checkpoint.from_directory(folder))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raypo.config import InputError, LoraConfig, PolicyConfig
-from raypo.runs import cache_folder, file_hash, value_hash
+from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
+from raypo.runs import file_hash, value_hash
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -60,8 +60,6 @@ def load_policy(
     import peft
 
     model = load_base(config, model_folder)
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.adapter is not None:
         check_adapter(config.adapter)
         try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raypo.policy.attention import Kind, Layout, kind_for, use_packed_attention
 from raypo.policy.head import token_logps
 from raypo.policy.packing import PackedResponses
+from raypo.policy.recompute import Recomputation, Recompute
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class PackedPolicy(nn.Module):
     root module's forward: everything that touches weights has to happen inside it.
     """
 
-    def __init__(self, model: nn.Module, attention: Kind | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, attention: Kind | None = None, recompute: Recompute = False
+    ) -> None:
         """Wrap a decoder.
 
         Args:
             model: plain or PEFT-wrapped; its attention is replaced by `packed_attention`, which is
                 SDPA wherever nothing is packed.
             attention: None takes what is fastest on the device at hand.
+            recompute: layers computed again in backward: all, none, or `auto`, as many as keep the
+                memory of many responses near that of one.
 
         Raises:
             ValueError: the decoder's attention cannot be replaced.
@@ -48,19 +53,21 @@ class PackedPolicy(nn.Module):
         self.model = model
         self._attention = attention
         use_packed_attention(causal_lm_of(model))
+        self._recomputation = Recomputation(causal_lm_of(model), recompute)
 
     def forward(self, packed: PackedResponses) -> Tensor:
         """Summed log-probs [B, M] in float32."""
         causal_lm = causal_lm_of(self.model)
         layout = Layout(packed, self._attention or kind_for(packed.tokens.device))
-        hidden = causal_lm.get_decoder()(
-            input_ids=packed.tokens,
-            # Four dimensions keep transformers from making a mask of its own; nothing reads it.
-            attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
-            position_ids=packed.positions,
-            use_cache=False,
-            packed_layout=layout,
-        ).last_hidden_state
+        with self._recomputation.of(packed):
+            hidden = causal_lm.get_decoder()(
+                input_ids=packed.tokens,
+                # Four dimensions keep transformers from making a mask; nothing reads this one.
+                attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
+                position_ids=packed.positions,
+                use_cache=False,
+                packed_layout=layout,
+            ).last_hidden_state
         hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
         logps = token_logps(
             causal_lm.get_output_embeddings(),

@@ -29,12 +29,14 @@ class Block:
     Attributes:
         row: of the packed rows. start: first column.
         prompt: tokens of the prompt. length: tokens of prompt and responses.
+        first: tokens of prompt and first response.
     """
 
     row: int
     start: int
     prompt: int
     length: int
+    first: int
 
     @property
     def end(self) -> int:
@@ -79,6 +81,11 @@ class PackedResponses:
     def num_tokens(self) -> int:
         """Tokens that are computed, each once."""
         return sum(block.length for block in self.blocks)
+
+    @property
+    def num_first_tokens(self) -> int:
+        """Tokens that one response per user, the first, would take."""
+        return sum(block.first for block in self.blocks)
 
     @property
     def padding_share(self) -> float:
@@ -134,7 +141,9 @@ def pack_responses(
             filled["positions"] += user.positions
             filled["segments"] += user.segments
             filled["users"] += [index] * len(user.tokens)
-            blocks.append(Block(number, start, len(prompts[index]), len(user.tokens)))
+            prompt = len(prompts[index])
+            first = prompt + len(responses[index][0]) - 1
+            blocks.append(Block(number, start, prompt, len(user.tokens), first))
         for name, values in filled.items():
             columns[name].append(values)
     return PackedResponses(

@@ -28,15 +28,15 @@ class Plan:
 
     Attributes:
         rows: training rows taken part of; each once an epoch.
-        micro_batch: users per worker and forward pass.
+        pool: users of one micro-batch over all workers, who share negatives.
         accumulation: micro-batches per optimiser step.
-        workers: number of workers.
+        workers: number of workers; where it does not divide `pool`, the first take one user more.
         epochs: passes over `rows`.
         seed: of the order of users in each epoch.
     """
 
     rows: tuple[int, ...]
-    micro_batch: int
+    pool: int
     accumulation: int
     workers: int
     epochs: int
@@ -45,7 +45,7 @@ class Plan:
     @property
     def users_per_step(self) -> int:
         """Users in one optimiser step over all workers."""
-        return self.micro_batch * self.accumulation * self.workers
+        return self.pool * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,8 +61,9 @@ class Plan:
         """Epoch and training rows of one worker's micro-batch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-        start = position * self.users_per_step + (micro * self.workers + worker) * self.micro_batch
-        return epoch, [self.rows[i] for i in order[start : start + self.micro_batch]]
+        start = position * self.users_per_step + micro * self.pool
+        own = np.array_split(order[start : start + self.pool], self.workers)[worker]
+        return epoch, [self.rows[i] for i in own]
 
 
 def make_plan(
@@ -73,15 +74,27 @@ def make_plan(
     workers: int,
     epochs: int,
     seed: int,
+    in_force: int | None = None,
 ) -> Plan:
     """Draw `rows` of the `num_rows` training rows (None takes all) and plan the steps.
+
+    Args:
+        num_rows: of the data set.
+        rows: that take part.
+        micro_batch: users per worker and forward pass, when there are `workers`.
+        accumulation: micro-batches per optimiser step.
+        workers: that the batch is made for.
+        epochs: passes over the rows.
+        seed: of rows and order.
+        in_force: workers that there are, if not all; they share the same users among them.
 
     Raises:
         InputError: too few rows for one step.
     """
     rows = num_rows if rows is None else min(rows, num_rows)
     chosen = np.random.default_rng([seed, num_rows]).choice(num_rows, rows, replace=False)
-    plan = Plan(tuple(chosen.tolist()), micro_batch, accumulation, workers, epochs, seed)
+    pool = micro_batch * workers
+    plan = Plan(tuple(chosen.tolist()), pool, accumulation, in_force or workers, epochs, seed)
     if plan.steps_per_epoch == 0:
         raise InputError(
             f"{rows} training rows are fewer than one optimiser step takes ({plan.users_per_step} "

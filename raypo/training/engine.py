@@ -45,15 +45,14 @@ class Engine(Protocol):
 
 
 def make_engine(
-    model: nn.Module,
+    policy: PackedPolicy,
     optimiser: OptimiserConfig,
     cluster: ClusterConfig,
     accumulation: int,
     micro_batch: int,
     dtype: str,
 ) -> Engine:
-    """The engine that `cluster.engine` names, around `model`."""
-    policy = PackedPolicy(model)
+    """The engine that `cluster.engine` names, around `policy`."""
     if cluster.engine == "torch":
         return TorchEngine(policy, optimiser, accumulation)
     from raypo.training.deepspeed_engine import DeepSpeedEngine

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from raypo.config import AlignConfig, InputError, SftConfig
+from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
 from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.negatives import TrainingCandidates
@@ -16,8 +16,9 @@ from raypo.data.prompts import load_template
 from raypo.objectives import build_objective, compose_objective
 from raypo.policy.attention import row_multiple
 from raypo.policy.loading import check_adapter, load_policy
+from raypo.policy.logps import PackedPolicy
 from raypo.recommenders.train import load_recommender
-from raypo.runs import Progress, cache_folder, file_hash, read_json, value_hash
+from raypo.runs import Progress, file_hash, read_json, value_hash
 from raypo.training.batches import BatchMaker, Plan, make_plan
 from raypo.training.checkpoint import read_checkpoint
 from raypo.training.encoder import make_encoder
@@ -74,16 +75,17 @@ def make_objective(config: TrainingConfig) -> Any:
         raise InputError(f"objective: {error}") from error
 
 
-def plan_of(config: TrainingConfig, dataset: Dataset) -> Plan:
-    """The sampler's plan of a stage."""
+def plan_of(config: TrainingConfig, dataset: Dataset, workers: int | None = None) -> Plan:
+    """The sampler's plan of a stage; `workers` where not all that it is made for are there."""
     return make_plan(
         len(dataset.train),
         config.rows,
         config.micro_batch,
         config.accumulation,
-        config.cluster.workers,
+        config.cluster.most_workers,
         config.epochs,
         config.seed,
+        workers,
     )
 
 
@@ -103,7 +105,8 @@ def build_job(
         progress: told of each step.
         checkpoint: folder to resume from, or None.
     """
-    dataset, plan = check_inputs(config)
+    dataset, _ = check_inputs(config)
+    plan = plan_of(config, dataset, dist.get_world_size() if dist.is_initialized() else 1)
     model_folder = resolve_model(config.policy.model)
     encoder = make_encoder(config.policy, model_folder, dataset.titles)
     negatives = config.negatives if isinstance(config, AlignConfig) else 0
@@ -145,7 +148,7 @@ def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
     plain_torch = config.cluster.engine == "torch"
     model = load_policy(config.policy, model_folder, config.seed, lora_float32=plain_torch)
     return make_engine(
-        model,
+        PackedPolicy(model, recompute=config.policy.gradient_checkpointing),
         config.optimiser,
         config.cluster,
         config.accumulation,

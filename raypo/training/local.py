@@ -21,12 +21,14 @@ from raypo.runs import (
     write_json,
     write_summary,
 )
+from raypo.storage import push, stored
 from raypo.training.checkpoint import newest_whole
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
 
 
+@stored
 def train_locally(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Like `raypo.orchestration.train.train`, with one worker in this process.
 
@@ -60,6 +62,7 @@ def keep_adapter(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)  # of a run that died before it wrote its summary
     temporary.rename(target)
 
 
@@ -101,6 +104,7 @@ class _FolderReporter:
         for old in self._all():
             if old not in (folder, self.best()):
                 shutil.rmtree(old)
+        push(self._output)
 
     def offending(self, values: dict[str, Any]) -> Path:
         return write_offending(self._output, values)

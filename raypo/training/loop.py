@@ -127,6 +127,7 @@ def _step(job: Job, step: int) -> dict[str, Any]:
         **sums,
         "gradient_norm": norm,
         "learning_rate": rate,
+        "workers": job.plan.workers,
         "padding_share": padding,
         "prompts_cut": job.make_batch.encoder.cut_prompts,
         **phases.metrics(tokens * job.plan.workers, spent),
@@ -191,7 +192,7 @@ def _validate_and_keep(job: Job, metrics: dict[str, Any]) -> None:
         job.validation_rows,
         job.make_batch.encoder,
         job.make_batch.pad_token_id,
-        plan.micro_batch,
+        -(-plan.pool // plan.workers),
         job.worker,
         plan.workers,
     )

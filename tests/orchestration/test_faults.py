@@ -126,6 +126,47 @@ finally:
     same(undisturbed, read_metrics(output))
 
 
+def test_a_run_goes_on_when_a_machine_leaves(inputs, tmp_path, undisturbed):
+    """Elastic: one worker takes the users of both, and the losses stay what they were."""
+    script = """
+import json, os, subprocess, sys, time
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+leaving = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+metrics = sys.argv[1] + "/metrics.jsonl"
+environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+process = subprocess.Popen(sys.argv[2:], env=environment)
+try:
+    while process.poll() is None and not (
+        os.path.exists(metrics) and len(open(metrics).readlines()) >= 12
+    ):
+        time.sleep(0.02)
+    cluster.remove_node(leaving, allow_graceful=False)
+    sys.exit(process.wait())
+finally:
+    process.kill()
+    cluster.shutdown()
+"""
+    output = tmp_path / "run"
+    arguments = command(inputs, output, "cluster.workers={min: 1, max: 2}")
+    answer = subprocess.run(
+        [sys.executable, "-c", script, str(output), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    assert answer.returncode == 0, answer.stderr
+    metrics = read_metrics(output)
+    # Sums in another order: what differs is rounding, which training makes more of step by step.
+    values = [[line["loss"] for line in lines] for lines in (metrics, undisturbed)]
+    assert values[0][:20] == pytest.approx(values[1][:20], rel=1e-5)
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
+    workers = [line["workers"] for line in metrics]
+    assert (workers[0], workers[-1]) == (2, 1) and workers.index(1) <= 15
+
+
 def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(

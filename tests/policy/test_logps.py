@@ -1,5 +1,7 @@
 """Packed log-probs and LoRA gradients against the plain full-sequence computation."""
 
+import math
+
 import peft
 import pytest
 import torch
@@ -17,7 +19,8 @@ from transformers import (
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from raypo.policy import head, pack_responses, response_logps
-from raypo.policy.logps import PackedPolicy
+from raypo.policy.logps import PackedPolicy, causal_lm_of
+from raypo.policy.recompute import layers_again
 from raypo.policy.scoring import score_responses
 
 SIZES = {
@@ -132,14 +135,39 @@ def test_flex_attention_gives_the_same(name):
     torch.testing.assert_close(flexed, plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_gradient_checkpointing_changes_nothing(name):
+@pytest.mark.parametrize("recompute", [True, "auto"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_layers_computed_again_change_nothing(name, recompute):
     model = lora_model(name)
     plain = plain_batch(model)
     packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0)
     model.train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    check_equal(model, response_logps(model, packed).sums, plain)
+    policy = PackedPolicy(model, recompute=recompute)
+    check_equal(model, policy(packed), plain)
+
+
+def test_as_many_layers_are_computed_again_as_there_are_tokens_too_many():
+    one = pack_responses([[1] * 20], [[[2] * 6]], pad_token_id=0)
+    assert layers_again(30, one) == 0
+    many = pack_responses([[1] * 20], [[[2] * 6] * 16], pad_token_id=0)
+    # 25 tokens with one response, 100 with all: 1.15 * 25 of 100 may keep what they have.
+    assert (many.num_first_tokens, many.num_tokens) == (25, 100)
+    assert layers_again(30, many) == math.ceil(30 * (1 - 1.15 * 0.25)) == 22
+
+
+@pytest.mark.parametrize(("recompute", "passes"), [(False, 1), (True, 2)])
+def test_layers_run_again_in_backward_of_packed_rows_alone(recompute, passes):
+    model = lora_model("llama").train()
+    layers = causal_lm_of(model).get_decoder().layers
+    policy = PackedPolicy(model, recompute=recompute)
+    runs = []
+    for layer in layers:
+        layer.self_attn.register_forward_hook(lambda *_: runs.append(1))
+    policy(pack_responses(PROMPTS, RESPONSES, pad_token_id=0)).sum().backward()
+    assert len(runs) == passes * len(layers)
+    runs.clear()
+    model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert len(runs) == len(layers)
 
 
 def test_a_decoder_with_attention_of_its_own_is_refused():

@@ -14,7 +14,7 @@ MODULES = sorted(
     for file in PACKAGE.rglob("*.py")
 )
 # Modules that every room may use, and what each room may import besides.
-COMMON = {"config", "runs"}
+COMMON = {"config", "runs", "storage"}
 MAY_IMPORT = {
     "data": set(),
     "recommenders": {"data"},

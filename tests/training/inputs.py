@@ -8,8 +8,8 @@ from raypo.recommenders.train import train_recommender
 from raypo.training.local import train_locally
 
 
-def make_inputs(folder):
-    """A prepared data set, a recommender and an SFT adapter."""
+def write_log(folder):
+    """Interactions and items of 24 users, `a.inter` and `a.item`."""
     generator = np.random.default_rng(0)
     items = "\n".join(f"{i}\tFilm {chr(65 + i % 26)}{i}" for i in range(60))
     (folder / "a.item").write_text("item_id:token\tmovie_title:token_seq\n" + items + "\n")
@@ -21,6 +21,11 @@ def make_inputs(folder):
     ]
     header = "user_id:token\titem_id:token\ttimestamp:float\n"
     (folder / "a.inter").write_text(header + "\n".join(lines) + "\n")
+
+
+def make_inputs(folder):
+    """A prepared data set, a recommender and an SFT adapter."""
+    write_log(folder)
     data = folder / "data"
     prepare(PrepareConfig(interactions=folder / "a.inter", items=folder / "a.item", output=data))
     recommender = folder / "recommender"

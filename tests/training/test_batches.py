@@ -1,5 +1,6 @@
 """The sampler: every user once an epoch, the same for any number of workers, resumable."""
 
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,20 @@ def test_workers_divide_the_same_global_batch():
     for step in range(one.total_steps):
         alone = one.micro(step, 0, 0)[1]
         assert alone == two.micro(step, 0, 0)[1] + two.micro(step, 0, 1)[1]
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.data())
+def test_fewer_workers_than_planned_share_the_same_users(micro, accumulation, workers, data):
+    in_force = data.draw(st.integers(1, workers))
+    settings = {"micro_batch": micro, "accumulation": accumulation, "workers": workers}
+    whole, fewer = plan(**settings), plan(**settings, in_force=in_force)
+    assert fewer.users_per_step == whole.users_per_step
+    for step in range(whole.total_steps):
+        for one in range(accumulation):
+            shares = [fewer.micro(step, one, worker)[1] for worker in range(in_force)]
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            planned = [whole.micro(step, one, worker)[1] for worker in range(workers)]
+            assert list(chain(*shares)) == list(chain(*planned))
 
 
 def test_epochs_differ_in_order_but_not_in_rows():

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from raypo.config import ClusterConfig, LoraConfig, OptimiserConfig, PolicyConfig
 from raypo.data.assets import tiny_random
 from raypo.policy import pack_responses
+from raypo.policy.logps import PackedPolicy
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ def make(cluster, dtype, folder):
     config = PolicyConfig(dtype=dtype, lora=LoraConfig(rank=4))
     lora_float32 = cluster.engine == "torch"
     model = load_policy(config, folder, seed=1, lora_float32=lora_float32)
-    return make_engine(model, OptimiserConfig(), cluster, ACCUMULATION, 2, dtype)
+    return make_engine(PackedPolicy(model), OptimiserConfig(), cluster, ACCUMULATION, 2, dtype)
 
 
 def take_steps(engine, first, last, rank):
