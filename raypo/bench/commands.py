@@ -175,3 +175,25 @@ def data_preparation(
         from raypo.bench.measure import write_csv  # brings torch, which would count as memory
 
         write_csv(output, rows)
+
+
+@bench_app.command("cost")
+def cost(
+    runs: Annotated[
+        list[Path], typer.Argument(help="folders of sft, align, evaluate or pipelines")
+    ],
+    rows: Annotated[
+        int | None, typer.Option(help="users times epochs to project to", min=1)
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Core or GPU hours of finished runs by their own metrics, and of other sizes."""
+    from rich.console import Console
+
+    from raypo.bench.cost import run_costs
+    from raypo.bench.measure import write_csv
+
+    told = [each.row(rows) for each in run_costs(runs)]
+    Console(width=120).print(table(told))
+    if output is not None:
+        write_csv(output, told)
