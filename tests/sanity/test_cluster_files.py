@@ -66,7 +66,6 @@ def test_the_launcher_has_a_head_without_work_and_gpu_workers_that_come_and_go(l
 def test_the_launcher_opens_no_port_and_asks_for_a_token(launcher):
     (start,) = (each for each in launcher["head_start_ray_commands"] if "--head" in each)
     assert "--dashboard-host=127.0.0.1" in start
-    assert "--ray-client-server-port" not in start
     assert launcher["provider"]["security_group"]["IpPermissions"] == []
     assert any("RAY_AUTH_MODE=token" in each for each in launcher["setup_commands"])
     assert "~/.ray/auth_token" in launcher["file_mounts"]
