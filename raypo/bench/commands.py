@@ -180,3 +180,28 @@ def data_preparation(
         from raypo.bench.measure import write_csv  # brings torch, which would count as memory
 
         write_csv(output, rows)
+
+
+@bench_app.command("cost")
+def cost(
+    runs: Annotated[list[str], typer.Argument(help="folders of sft, align, evaluate or pipelines")],
+    rows: Annotated[
+        int | None, typer.Option(help="users times epochs to project to", min=1)
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Core or GPU hours of finished runs by their own metrics, and of other sizes."""
+    from rich.console import Console
+
+    from raypo.bench.cost import run_costs
+    from raypo.bench.measure import write_csv
+    from raypo.config.places import place
+    from raypo.storage import fetch
+
+    folders = [place(run) for run in runs]
+    for folder in folders:
+        fetch(folder)
+    told = [each.row(rows) for each in run_costs(folders)]
+    Console(width=120).print(table(told))
+    if output is not None:
+        write_csv(output, told)

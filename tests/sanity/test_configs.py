@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from raypo import config as configs
 
@@ -27,13 +26,6 @@ def test_job_configurations_parse_and_have_an_entry_point(stage):
 def test_search_and_engine_pool_parse():
     configs.load_config(configs.TuneConfig, ROOT / "tune/napo.yaml")
     configs.load_config(configs.EvaluateConfig, ROOT / "serve/engine_pool.yaml")
-
-
-def test_cluster_file_satisfies_rays_own_schema():
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(cluster))
 
 
 def test_a_dumped_configuration_reads_back(tmp_path):
