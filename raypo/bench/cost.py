@@ -8,6 +8,7 @@ and each is told all of them). Devices are what the run had asked Ray for.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +116,10 @@ def _training_cost(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
         return
     cluster = config["cluster"]
     workers = cluster["workers"]
-    most = workers["max"] if isinstance(workers, dict) else workers
+    most: int = workers["max"] if isinstance(workers, dict) else workers
     users = config["micro_batch"] * config["accumulation"] * most
     # An elastic run holds what it was given; each step's line says how many that was.
-    held = sum(line.get("workers", most) for line in steps) / len(steps)
+    held = statistics.fmean(line.get("workers", most) for line in steps)
     stepping = sum(line["seconds"] for line in steps)
     summary = run / "summary.json"
     whole = read_json(summary).get("seconds", stepping) if summary.exists() else stepping
