@@ -98,7 +98,8 @@ def _number_if_it_reads_as_one(value: Any) -> Any:
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
+    # A part in brackets names the kind that was taken of several, which is no key.
+    location = [str(part) for part in problem["loc"] if not str(part).startswith("<")]
     where = ".".join(location) or "configuration"
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypo.config.base import (
     NonNegativeInt,
@@ -70,10 +70,21 @@ class WorkerRange(Strict):
         return self
 
 
+def _kind_of_workers(value: Any) -> str:
+    return "<range>" if isinstance(value, dict | WorkerRange) else "<number>"
+
+
+# Told apart by what is given, so that a mistake is explained for the kind that was meant.
+Workers = Annotated[
+    Annotated[PositiveInt, Tag("<number>")] | Annotated[WorkerRange, Tag("<range>")],
+    Discriminator(_kind_of_workers),
+]
+
+
 class ClusterConfig(Strict):
     """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
 
-    workers: PositiveInt | WorkerRange = Field(
+    workers: Workers = Field(
         2,
         description="or {min, max}: the run goes on with fewer when a node leaves and with more "
         "when one comes, with the same users in every step",
