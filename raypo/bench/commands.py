@@ -94,7 +94,9 @@ Data = Annotated[Path | None, typer.Option(help="prepared data set, else MovieLe
 
 @bench_app.command("policy")
 def policy(
-    model: Model = "smollm2-135m-instruct",
+    model: Annotated[
+        str, typer.Option(help="folder, built-in model, random-1b or random-7b")
+    ] = "smollm2-135m-instruct",
     data: Data = None,
     users: Annotated[int, typer.Option(help="users of a batch")] = 2,
     negatives: Annotated[str, typer.Option(help="negatives per user")] = "3,7,15,19",
@@ -136,24 +138,36 @@ def policy(
 @bench_app.command("scorer")
 def scorer(
     model: Model = "smollm2-135m-instruct",
+    adapter: Annotated[Path | None, typer.Option(help="PEFT folder, else the base model")] = None,
     data: Data = None,
     users: Annotated[int, typer.Option(help="users of a round")] = 8,
     candidates: Annotated[int, typer.Option(help="scored for each user")] = 20,
     batch: Annotated[int, typer.Option(help="users per packed pass")] = 8,
+    ways: Annotated[
+        str, typer.Option(help="of packed, vllm, generate, constrained")
+    ] = "packed,vllm",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
     repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
     seed: int = 0,
     output: Output = None,
 ) -> None:
-    """Users per second of ranking candidates: the packed scorer beside vLLM's prompt_logprobs."""
+    """Users per second of answering: packed scorer, vLLM's prompt_logprobs, generated titles."""
     from rich.console import Console
 
     from raypo.bench.measure import write_csv
-    from raypo.bench.scorer import bench_scorer
+    from raypo.bench.scorer import WAYS, bench_scorer
+    from raypo.policy.loading import check_adapter
 
+    if unknown := set(ways.split(",")) - set(WAYS):
+        raise InputError(f"--ways {unknown.pop()!r}: expected of {', '.join(WAYS)}")
+    if adapter is not None:
+        check_adapter(adapter)
+    asked = ways.split(",")
     with shown("scorer") as progress:
-        rows = bench_scorer(model, data, users, candidates, batch, dtype, repeats, seed, progress)
-    Console(width=120).print(table(rows))
+        rows = bench_scorer(
+            model, data, users, candidates, batch, dtype, repeats, seed, asked, adapter, progress
+        )
+    Console(width=140).print(table(rows))
     if output is not None:
         write_csv(output, rows)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raypo.bench.policy import Users
+from raypo.bench.shapes import SHAPES, TOKENIZER_OF_SHAPES, random_model
 from raypo.config import LoraConfig, PolicyConfig, PrepareConfig, cache_folder
 from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import load_dataset
@@ -13,7 +14,7 @@ from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
-from raypo.policy.loading import load_policy, load_tokenizer
+from raypo.policy.loading import add_adapter, load_policy, load_tokenizer
 
 
 def prepared_movielens() -> Path:
@@ -37,7 +38,7 @@ def load_inputs(
     """A policy with a fresh adapter, real users, the padding token and the model folder.
 
     Args:
-        model: folder or built-in name.
+        model: folder, built-in name, or a shape of `raypo.bench.shapes`.
         data: prepared data set; None takes MovieLens-100K.
         num_users: training rows, drawn evenly from the set.
         negatives: per user.
@@ -50,7 +51,7 @@ def load_inputs(
     """
     import torch
 
-    folder = resolve_model(model)
+    folder = resolve_model(TOKENIZER_OF_SHAPES if model in SHAPES else model)
     dataset = load_dataset(data or prepared_movielens())
     config = PolicyConfig(model=model, dtype=dtype, lora=LoraConfig(rank=rank))  # type: ignore[arg-type]
     tokenizer = load_tokenizer(folder)
@@ -69,6 +70,10 @@ def load_inputs(
             for r in rows
         ],
     )
-    policy = load_policy(config, folder, seed, lora_float32=True)
+    if model in SHAPES:
+        base = random_model(model, len(tokenizer), getattr(torch, dtype), seed)
+        policy = add_adapter(base, config.lora, seed, lora_float32=True)
+    else:
+        policy = load_policy(config, folder, seed, lora_float32=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return policy.to(device), users, tokenizer.pad_token_id, folder

@@ -52,6 +52,8 @@ class PolicyCost:
         way: contender. negatives: n. tokens: distinct tokens of the batch.
         floor: multiply-adds relative to `sft`. relative: seconds relative to `sft`.
         speedup: seconds of `naive` over this one's; None where naive was not run.
+        apart: of the packed way, the largest relative difference of a response's log-prob from
+            naive's; None likewise.
     """
 
     way: str
@@ -61,6 +63,7 @@ class PolicyCost:
     floor: float
     relative: float
     speedup: float | None
+    apart: float | None
 
     def row(self) -> dict[str, object]:
         """Plain values for a table."""
@@ -76,6 +79,7 @@ class PolicyCost:
             "of floor": round(self.relative / self.floor, 2),
             "faster than naive": None if self.speedup is None else round(self.speedup, 1),
             "peak MiB": None if peak is None else round(peak / 2**20),
+            "apart from naive": None if self.apart is None else float(f"{self.apart:.1e}"),
         }
 
 
@@ -134,9 +138,21 @@ def bench_policy(
                 floor=multiply_adds(model, packs[n]) / multiply_adds(model, packs[0]),
                 relative=result.best / base,
                 speedup=naive.best / result.best if naive is not None else None,
+                apart=_apart(model, policy, users.with_negatives(n), pad_token_id, packs[n])
+                if way == "packed" and naive is not None
+                else None,
             )
         )
     return costs
+
+
+@torch.no_grad()
+def _apart(
+    model: Any, policy: PackedPolicy, users: Users, pad_token_id: int, packed: PackedResponses
+) -> float:
+    naive = naive_logps(model, *repeated_rows(users, pad_token_id, packed.tokens.device))
+    ours = policy(packed).flatten()
+    return float(((ours - naive) / naive).abs().max())
 
 
 def multiply_adds(model: Any, packed: PackedResponses) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from raypo.evaluation.answers import match_answer, match_exactly
 from raypo.evaluation.kept import KeptAnswers
 from raypo.evaluation.orders import in_own_order, with_orders
 from raypo.evaluation.predictions import empty_predictions
+from raypo.evaluation.spent import Spent
 from raypo.orchestration.cluster import connect, fetch_everywhere
 from raypo.runs import Progress
 from raypo.training.encoder import make_encoder
@@ -52,22 +52,31 @@ def ask_policy(
     for ways in _together(config.answers):
         questions = {way: _questions(rows, adapters, config, way) for way in ways}
         kept = {way: KeptAnswers(config.output / "partial" / f"{way}.jsonl") for way in ways}
-        before, started = {way: len(one) for way, one in kept.items()}, time.monotonic()
+        spent = Spent(config.output / "partial" / f"{'-'.join(ways)}.spent.json")
         try:
             put = _rank if ways == ["likelihood"] else _generate
-            errors = put(config, questions, kept, adapters, model_folder, encoder, progress)
+            told = _counted(progress, spent)
+            errors = put(config, questions, kept, adapters, model_folder, encoder, told)
         finally:
             for one in kept.values():
                 one.close()
-        ended = time.monotonic()
+        seconds = spent.seconds
         for way in ways:
-            answers, new = kept[way].frame(), len(kept[way]) - before[way]
-            about["cost"][way] = _cost(answers, new, questions[way], encoder, ended - started)
+            answers = kept[way].frame()
+            about["cost"][way] = _cost(answers, questions[way], encoder, seconds)
             _fill(predictions, way, answers, errors[way], dataset.titles, config)
     about["cut_prompts"] = encoder.cut_prompts
     if "generate" in config.answers and config.check_rows:
         about["greedy_check"] = _greedy_check(config, predictions, adapters, model_folder, encoder)
     return predictions, about
+
+
+def _counted(progress: Progress, spent: Spent) -> Progress:
+    def tell(done: int, total: int, note: str = "") -> None:
+        spent.keep()
+        progress(done, total, note)
+
+    return tell
 
 
 def _room(config: EvaluateConfig) -> int | None:
@@ -186,13 +195,9 @@ def _fill_scores(frame: pd.DataFrame, answers: pd.DataFrame, config: EvaluateCon
 
 
 def _cost(
-    answers: pd.DataFrame,
-    new: int,
-    questions: pd.DataFrame,
-    encoder: Encoder,
-    seconds: float,
+    answers: pd.DataFrame, questions: pd.DataFrame, encoder: Encoder, seconds: float
 ) -> dict[str, Any]:
-    """What this call answered in how long, the start of engines or scorers included.
+    """How long all answers took, over all calls, the starts of engines or scorers included.
 
     Ways that share engines share the seconds.
     """
@@ -205,8 +210,8 @@ def _cost(
     written = float(answers["tokens"].mean()) if "tokens" in answers else 0.0
     return {
         "seconds": round(seconds, 1),
-        "answers": new,
-        "answers_per_second": round(new / seconds, 3) if new else None,
+        "answers": len(answers),
+        "answers_per_second": round(len(answers) / seconds, 3) if len(answers) else None,
         "prompt_tokens": round(float(np.mean(prompts)), 1),
         "answer_tokens": round(written, 1),
     }

@@ -139,7 +139,7 @@ class _VllmScorer:
     def __init__(
         self, folder: Path, policy: PolicyConfig, encoder: Encoder, config: ScorerConfig
     ) -> None:
-        from raypo.evaluation.vllm_scores import VllmScorer
+        from raypo.evaluation.vllm_engine import VllmScorer
 
         self._engine = VllmScorer(folder, policy.dtype, config.max_model_len, config.kv_cache_gib)
         self._encoder = encoder

@@ -57,10 +57,10 @@ def load_policy(
     Raises:
         InputError: no adapter at `config.adapter`, or one that does not fit the model.
     """
-    import peft
-
     model = load_base(config, model_folder)
     if config.adapter is not None:
+        import peft
+
         check_adapter(config.adapter)
         try:
             return peft.PeftModel.from_pretrained(
@@ -68,11 +68,16 @@ def load_policy(
             )
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{config.adapter}: does not fit {model_folder} ({error})") from error
+    return add_adapter(model, config.lora, seed, lora_float32)
+
+
+def add_adapter(model: Any, lora: LoraConfig, seed: int, lora_float32: bool) -> Any:
+    """Wrap a decoder with a new adapter, as `load_policy` does."""
+    import peft
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return peft.get_peft_model(
-            model, _peft_config(config.lora), autocast_adapter_dtype=lora_float32
-        )
+        return peft.get_peft_model(model, _peft_config(lora), autocast_adapter_dtype=lora_float32)
 
 
 def load_base(config: PolicyConfig, model_folder: Path) -> Any:
