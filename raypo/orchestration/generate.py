@@ -146,6 +146,9 @@ def engine_pool(
             # vLLM would keep a core free for its scheduler, which is half of a small machine.
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
         }
+        if config.tensor_parallel > 1:
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = _cores(config)
+            engine["distributed_executor_backend"] = "mp"  # its CPU build knows no other
     bundle = {"CPU": config.cpus_per_engine, "GPU": config.gpus_per_engine}
     off = {"enabled": False}
     return vLLMEngineProcessorConfig(
@@ -166,6 +169,13 @@ def engine_pool(
         detokenize_stage=off,
         prepare_multimodal_stage=off,
     )
+
+
+def _cores(config: EngineConfig) -> str:
+    """Cores of each of an engine's processes: vLLM itself wants a memory node for each of them."""
+    each = max(1, int(config.cpus_per_engine))
+    starts = range(0, each * config.tensor_parallel, each)
+    return "|".join(f"{start}-{start + each - 1}" for start in starts)
 
 
 def _requests(

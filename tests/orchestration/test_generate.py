@@ -167,3 +167,15 @@ def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
     lengths = frames["packed"]["lengths"].iloc[0]
     first = asked.iloc[0]
     assert lengths == [len(encoder.response(item)) for item in first["candidates"]]
+
+
+def test_an_engine_of_two_processes_answers_like_one(tmp_path, model_folder, encoder, models):
+    """Tensor parallel: the weights cut over two cores."""
+    config = CONFIG.model_copy(update={"tensor_parallel": 2})
+    asked = questions(["one"])
+    folder, model = models["one"]
+    engines = ({"one": folder}, model_folder, encoder, config, "float32", no_progress)
+    answers = asked_of(engines, tmp_path, asked, ["free"])["free"].set_index("row")["answer"]
+    for row in asked.itertuples():
+        prompt = encoder.prompt(row.history, row.candidates)
+        assert answers[row.row] == greedy(model, prompt, encoder, 6)
