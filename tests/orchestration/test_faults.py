@@ -135,7 +135,9 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 leaving = cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 metrics = sys.argv[1] + "/metrics.jsonl"
-environment = {**os.environ, "RAY_ADDRESS": cluster.address}
+# How long Ray Train waits for the machine to come back; a minute unless told otherwise.
+patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+environment = {**os.environ, **patience, "RAY_ADDRESS": cluster.address}
 process = subprocess.Popen(sys.argv[2:], env=environment)
 try:
     while process.poll() is None and not (
