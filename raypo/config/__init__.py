@@ -4,7 +4,8 @@ from raypo.config.base import InputError, LocalPath, Paper, StoppedRun
 from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
-from raypo.config.pipeline import PipelineConfig, TuneConfig
+from raypo.config.pipeline import PipelineConfig
+from raypo.config.search import AshaConfig, SearchRange, TuneConfig
 from raypo.config.training import (
     AlignConfig,
     ClusterConfig,
@@ -18,6 +19,7 @@ from raypo.config.training import (
 
 __all__ = [
     "AlignConfig",
+    "AshaConfig",
     "ClusterConfig",
     "EngineConfig",
     "EvaluateConfig",
@@ -33,6 +35,7 @@ __all__ = [
     "PrepareConfig",
     "RecommenderConfig",
     "ScorerConfig",
+    "SearchRange",
     "SftConfig",
     "StoppedRun",
     "TuneConfig",

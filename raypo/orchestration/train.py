@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 
 from raypo.config import AlignConfig, SftConfig, StoppedRun, parse_config
 from raypo.orchestration.cluster import connect, quieten
@@ -37,8 +44,17 @@ STOPPED = "stopped.json"
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
 
-def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
+def train(
+    config: TrainingConfig,
+    progress: Progress = no_progress,
+    callbacks: Sequence[UserCallback] = (),
+) -> dict[str, Any]:
     """Run SFT or alignment; a finished run is recognised, an interrupted one goes on.
+
+    Args:
+        config: the stage's configuration.
+        progress: told of each step.
+        callbacks: Ray Train's own, told of each validation.
 
     Returns:
         The run's summary, as in its `summary.json`; the best adapter is in `adapter/`.
@@ -60,7 +76,7 @@ def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str,
         warn(problem, checkpoint)
     connect()
     with relayed(progress) as board:
-        result = _fit(_trainer(config, board), config.output)
+        result = _fit(_trainer(config, board, callbacks), config.output)
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
         keep_adapter(Path(folder) / "adapter", config.output / "adapter")
     write_summary(config.output, SCORE, time.monotonic() - started)
@@ -87,7 +103,9 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> Any:
         ) from error
 
 
-def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer:
+def _trainer(
+    config: TrainingConfig, board: str, callbacks: Sequence[UserCallback]
+) -> ray.train.torch.TorchTrainer:
     cluster = config.cluster
     on_gpu = cluster.gpus_per_worker > 0
     resources = {"CPU": cluster.cpus_per_worker}
@@ -108,6 +126,7 @@ def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer
         run_config=RunConfig(
             name="checkpoints",
             storage_path=str(config.output.resolve()),
+            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
