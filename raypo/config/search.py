@@ -16,6 +16,7 @@ from raypo.config.base import (
 )
 from raypo.config.training import AlignConfig
 
+
 class SearchRange(Strict):
     """Numbers from `low` to `high`, both included; whole ones where the setting is a whole one."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from raypo.config import SearchRange
+from raypo.evaluation.trials import in_words
 
 _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 28
@@ -45,15 +46,15 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and what is written there."""
         if self.values is not None:
-            return [(self.place(value), shown(value)) for value in self.values]
+            return [(self.place(value), in_words(value)) for value in self.values]
         if self.step is not None:
             number = round((self.high - self.low) / self.step)
             every = [round(self.low + index * self.step, 9) for index in range(number + 1)]
-            return [(self.place(value), shown(value)) for value in every]
+            return [(self.place(value), in_words(value)) for value in every]
         low, high = self._even(self.low), self._even(self.high)
         middle = (low + high) / 2
         return [
-            (share, shown(10**value if self.log else value))
+            (share, in_words(10**value if self.log else value))
             for share, value in ((0.0, low), (0.5, middle), (1.0, high))
         ]
 
@@ -77,13 +78,6 @@ def axis_over(numbers: Sequence[float]) -> Axis:
     step = next(size * share for share in (1, 2, 5, 10) if size * share >= room / 4)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
     return Axis(low=low, high=max(high, low + step), step=step)
-
-
-def shown(value: Any) -> str:
-    """A setting's value as the page writes it."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -131,11 +125,9 @@ def parallel_coordinates(names: Sequence[str], axes: Sequence[Axis], marks: list
         )
     for x, axis, name in zip(xs, axes, names, strict=True):
         parts.append(f'<path class="axis" d="M{x},{_AXIS_TOP}V{bottom}"/>')
-        parts.append(f'<text class="name" x="{x}" y="16" text-anchor="middle">{escape(name)}</text>')
+        parts.append(_text(x, 16, "middle", name, "name"))
         for share, text in axis.ticks():
-            parts.append(
-                f'<text x="{x - 5}" y="{y(share) + 3.5:.1f}" text-anchor="end">{escape(text)}</text>'
-            )
+            parts.append(_text(x - 5, y(share) + 3.5, "end", text))
     return _svg(width, height, parts)
 
 
@@ -188,16 +180,18 @@ def _frame(xs: Axis, ys: Axis, name: str) -> str:
     for share, text in ys.ticks():
         y = _y(share)
         parts.append(f'<path class="grid" d="M{_LEFT},{y:.1f}H{right}"/>')
-        parts.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+        parts.append(_text(_LEFT - 5, y + 4, "end", text))
     for share, text in xs.ticks():
         anchor = "middle" if 0 < share < 1 else ("start" if share == 0 else "end")
-        parts.append(
-            f'<text x="{_x(share):.1f}" y="{bottom + 12}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
-    parts.append(
-        f'<text x="{right}" y="{_HEIGHT - 4}" text-anchor="end" class="name">{escape(name)}</text>'
-    )
+        parts.append(_text(_x(share), bottom + 12, anchor, text))
+    parts.append(_text(right, _HEIGHT - 4, "end", name, "name"))
     return "".join(parts)
+
+
+def _text(x: float, y: float, anchor: str, text: str, kind: str = "") -> str:
+    return (
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    )
 
 
 def _x(share: float) -> float:

@@ -19,9 +19,16 @@ from raypo.evaluation.search_charts import (
     curves,
     parallel_coordinates,
     sensitivity,
-    shown,
 )
-from raypo.evaluation.trials import Point, Trial, best_trial, collapse_of, standard_error
+from raypo.evaluation.trials import (
+    Point,
+    Trial,
+    best_trial,
+    collapse_of,
+    in_words,
+    short_names,
+    standard_error,
+)
 from raypo.runs import write_text
 
 
@@ -51,7 +58,7 @@ def write_search_report(output: Path, config: TuneConfig, trials: Sequence[Trial
         best_settings=_sentence(best.settings) if best is not None else "",
         counts=_counts(trials),
         keys=list(config.space),
-        names=_short_names(list(config.space)),
+        names=short_names(list(config.space)),
         table=_table(trials, best, config),
         collapses=_collapses(scored, rows),
         parallel=_parallel(scored, best, config) if scored else None,
@@ -64,15 +71,7 @@ def write_search_report(output: Path, config: TuneConfig, trials: Sequence[Trial
 
 
 def _sentence(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {shown(value)}" for key, value in settings.items())
-
-
-def _short_names(keys: Sequence[str]) -> list[str]:
-    """Keys' last parts where these tell them apart; the paper's name for the margin."""
-    last = [key.split(".")[-1] for key in keys]
-    return [
-        name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)
-    ]
+    return ", ".join(f"{key} {in_words(value)}" for key, value in settings.items())
 
 
 def _counts(trials: Sequence[Trial]) -> str:
@@ -83,9 +82,7 @@ def _counts(trials: Sequence[Trial]) -> str:
     return f"{len(trials)} trials" + (f": {text}" if text else "")
 
 
-def _table(
-    trials: Sequence[Trial], best: Trial | None, config: TuneConfig
-) -> list[dict[str, Any]]:
+def _table(trials: Sequence[Trial], best: Trial | None, config: TuneConfig) -> list[dict[str, Any]]:
     """A row per trial, the best first."""
     rows = []
     for trial in sorted(trials, key=lambda trial: (-(trial.score or -1.0), trial.number)):
@@ -94,7 +91,7 @@ def _table(
         rows.append(
             {
                 "number": trial.number,
-                "settings": [shown(trial.settings[key]) for key in config.space],
+                "settings": [in_words(trial.settings[key]) for key in config.space],
                 "score": "" if trial.score is None else f"{trial.score:.3f}",
                 "best_step": "" if trial.best is None else trial.best.step,
                 "steps": trial.lines[-1]["step"] if trial.lines else "",
@@ -142,7 +139,7 @@ def _parallel(trials: Sequence[Trial], best: Trial | None, config: TuneConfig) -
     axes = [axis_of(config.space[key]) for key in keys]
     values = [(*(trial.settings[key] for key in keys), trial.score) for trial in trials]
     return parallel_coordinates(
-        [*_short_names(keys), "HitRatio@1"],
+        [*short_names(keys), "HitRatio@1"],
         [*axes, _scores_axis(trials)],
         _marks(trials, best, values),
     )
@@ -153,11 +150,13 @@ def _sensitivities(
 ) -> list[tuple[str, Markup]]:
     """Per setting (its key, HitRatio@1 over its values)."""
     scores = _scores_axis(trials)
-    names = _short_names(list(config.space))
+    names = short_names(list(config.space))
     charts = []
     for (key, choice), name in zip(config.space.items(), names, strict=True):
         values = [(trial.settings[key], trial.score) for trial in trials]
-        charts.append((key, sensitivity(axis_of(choice), scores, _marks(trials, best, values), name)))
+        charts.append(
+            (key, sensitivity(axis_of(choice), scores, _marks(trials, best, values), name))
+        )
     return charts
 
 
@@ -172,8 +171,7 @@ def _curves(trials: Sequence[Trial], best: Trial | None) -> list[tuple[str, Mark
 
 def _curve(trials: Sequence[Trial], best: Trial | None, steps: Axis, attribute: str) -> Markup:
     values = [
-        tuple((point.step, getattr(point, attribute)) for point in trial.points)
-        for trial in trials
+        tuple((point.step, getattr(point, attribute)) for point in trial.points) for trial in trials
     ]
     ys = axis_over([y for pairs in values for _, y in pairs])
     return curves(steps, ys, _marks(trials, best, values))

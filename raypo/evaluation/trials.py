@@ -133,6 +133,19 @@ def standard_error(hit_ratio: float, rows: int) -> float:
     return math.sqrt(hit_ratio * (1 - hit_ratio) / rows)
 
 
+def in_words(value: Any) -> str:
+    """A setting's value as tables and pages write it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Keys' last parts where these tell them apart."""
+    last = [key.split(".")[-1] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
+
+
 def write_trials(file: Path, trials: Sequence[Trial], rows: int) -> dict[str, Any]:
     """Write `trials.json`, whole or not at all.
 

@@ -98,9 +98,7 @@ def _tpe(seed: int, trials: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=blind, constant_liar=True)
 
 
-def _frozen(
-    one: Tried, distributions: dict[str, BaseDistribution]
-) -> optuna.trial.FrozenTrial:
+def _frozen(one: Tried, distributions: dict[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
     if not one.ended:
         state = TrialState.RUNNING
     else:

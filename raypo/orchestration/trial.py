@@ -53,13 +53,13 @@ def _tell_after(align: AlignConfig, told: int, total: int) -> int:
     return told
 
 
-def _train_here(align: AlignConfig, told: int, total: int) -> None:
+def _train_here(align: AlignConfig, told: int, last: int) -> None:
     """Train in this very process, which then holds the cores."""
 
-    def tell(done: int, _: int, note: str = "") -> None:
+    def tell(done: int, total: int, note: str = "") -> None:
         nonlocal told
         if done % align.validation.every == 0:
-            told = _tell_after(align, told, total)
+            told = _tell_after(align, told, last)
 
     train_locally(align, tell)
 

@@ -113,9 +113,7 @@ def _tuner(config: TuneConfig, search: _Search, plan: Plan) -> ray.tune.Tuner:
             # one that trained by itself would keep its memory.
             reuse_actors=config.scheduler == "none" and config.align.cluster.launcher == "ray",
         ),
-        run_config=ray.tune.RunConfig(
-            name=_TUNES_OWN, storage_path=str(config.output), verbose=0
-        ),
+        run_config=ray.tune.RunConfig(name=_TUNES_OWN, storage_path=str(config.output), verbose=0),
     )
 
 
