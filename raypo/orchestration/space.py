@@ -51,9 +51,10 @@ def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
         *parents, last = key.split(".")
         inner = values
         for parent in parents:
-            if not isinstance(inner.get(parent) or {}, Mapping):
+            group = inner.get(parent)
+            if not isinstance(group, Mapping | None):
                 raise InputError(f"space.{key}: {parent} is a value, not a group of settings")
-            inner[parent] = dict(inner.get(parent) or {})
+            inner[parent] = dict(group or {})
             inner = inner[parent]
         inner[last] = value
     return values

@@ -24,7 +24,7 @@ from raypo.evaluation.trials import Trial, best_trial, read_lines, read_trials, 
 from raypo.orchestration.cluster import connect
 from raypo.orchestration.proposals import Tried, number_of_trials, propose
 from raypo.orchestration.relay import relayed, teller
-from raypo.orchestration.space import Space, check_space, with_settings
+from raypo.orchestration.space import check_space, with_settings
 from raypo.orchestration.train import STOPPED
 from raypo.orchestration.trial import ERROR, FINISHED, run_trial
 from raypo.runs import Progress, no_progress, open_run, read_json, write_text
@@ -49,15 +49,15 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
         InputError: a key of the space is no setting of alignment, or a value is not allowed.
         StoppedRun: every trial failed.
     """
-    space = check_space(config)
+    config = config.model_copy(update={"space": check_space(config)})
     _, plan = check_inputs(config.align)
     _check_scheduler(config, plan)
     _take_more_trials(config)
     open_run(config.output, config)
     trials = [_tried_again(trial) for trial in read_trials(config.output / "trials.json")]
-    search = _Search(config, space, trials)
+    search = _Search(config, trials)
     if search.left:
-        connect(_processes(config))
+        connect(_processes(config), dashboard=config.scheduler != "none")
         with relayed(progress) as board:
             search.board = board
             _tuner(config, search, plan).fit()
@@ -168,14 +168,13 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
     Tune pickles it, so it holds plain values and knows the board by name alone.
     """
 
-    def __init__(self, config: TuneConfig, space: Space, trials: Sequence[Trial]) -> None:
+    def __init__(self, config: TuneConfig, trials: Sequence[Trial]) -> None:
         super().__init__()
         self.trials = list(trials)
         self.board: str | None = None
         self._config = config
-        self._space = space
         self._again = [trial.number for trial in trials if not trial.ended]
-        self._total = number_of_trials(space, config.sampler, config.trials)
+        self._total = number_of_trials(config.space, config.sampler, config.trials)
         self._running: dict[str, int] = {}  # Tune's name of a trial -> our number
 
     @property
@@ -256,7 +255,7 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
             for trial in self.trials
         ]
         config = self._config
-        return propose(self._space, config.sampler, config.seed, tried, config.trials)
+        return propose(config.space, config.sampler, config.seed, tried, config.trials)
 
     def _tell(self, note: str) -> None:
         if self.board is None:
