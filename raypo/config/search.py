@@ -66,7 +66,9 @@ class AshaConfig(Strict):
 class TuneConfig(Strict):
     """`raypo tune`: a search over alignment settings; keys are dotted paths of AlignConfig."""
 
-    align: AlignConfig
+    align: AlignConfig = Field(
+        description="what all trials share; its output, OUTPUT/best unless given, is for the best"
+    )
     output: LocalPath
     space: dict[str, Choice] = Field(
         min_length=1, description="dotted key -> values to choose from, or {low, high, log, step}"
@@ -80,6 +82,14 @@ class TuneConfig(Strict):
     scheduler: Literal["asha", "none"] = Field("none", description="what stops hopeless trials")
     asha: AshaConfig = AshaConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _best_goes_beside(cls, values: Any) -> Any:
+        align = values.get("align") if isinstance(values, Mapping) else None
+        if not isinstance(align, Mapping) or "output" in align or "output" not in values:
+            return values
+        return {**values, "align": {**align, "output": f"{values['output']}/best"}}
+
     @field_validator("space")
     @classmethod
     def _values_are_plain(cls, space: dict[str, Choice]) -> dict[str, Choice]:
@@ -92,6 +102,12 @@ class TuneConfig(Strict):
                 if not isinstance(value, bool | int | float | str | None):
                     raise ValueError(f"space.{key}: expected plain values, got {value!r}")
         return space
+
+    @model_validator(mode="after")
+    def _best_has_a_folder_of_its_own(self) -> TuneConfig:
+        if self.align.output == self.output:
+            raise ValueError("align.output: is the search's own folder; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _a_grid_lists_values(self) -> TuneConfig:

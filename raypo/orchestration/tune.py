@@ -231,7 +231,7 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
         write_trials(config.output / "trials.json", self.trials, rows)
         best = best_trial(self.trials)
         if best is not None:
-            values = self._values(best) | {"output": str(config.output / "best")}
+            values = self._values(best) | {"output": str(config.align.output)}
             text = dump_config(parse_config(AlignConfig, values, source="best trial"))
             write_text(config.output / "best.yaml", text)
         write_search_report(config.output / "search.html", config, self.trials)

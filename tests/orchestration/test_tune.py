@@ -35,7 +35,6 @@ def values(inputs, output, **search):
     data, recommender, adapter = inputs
     align = {
         "data": str(data),
-        "output": str(output / "unused"),
         "recommender": str(recommender),
         "policy": {"model": "tiny-random", "adapter": str(adapter), "dtype": "float32"},
         "objective": {"name": "napo"},
@@ -113,6 +112,15 @@ def test_a_wrong_setting_of_a_search_is_named(inputs, tmp_path, search, message)
     with pytest.raises(InputError) as caught:
         parse_config(TuneConfig, values(inputs, tmp_path, **search), "test")
     assert message in str(caught.value)
+
+
+def test_the_best_alignment_goes_into_a_folder_of_its_own(inputs, tmp_path):
+    space = {"objective.rho": [0]}
+    config = parse_config(TuneConfig, values(inputs, tmp_path, space=space), "test")
+    assert config.align.output == tmp_path / "best"
+    same = values(inputs, tmp_path, space=space, align={"output": str(tmp_path)})
+    with pytest.raises(InputError, match=r"align\.output: is the search's own folder"):
+        parse_config(TuneConfig, same, "test")
 
 
 def test_values_become_what_the_settings_are(inputs, tmp_path):
@@ -197,6 +205,7 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     best = max(trials, key=lambda row: (row[SCORE], -row["number"]))
     aligned = load_config(AlignConfig, output / "best.yaml")
     assert aligned.objective.rho == best["settings"]["objective.rho"]
+    assert aligned.output == output / "best"
     assert aligned.negatives == best["settings"]["negatives"]
     assert "│ 3 " in again.stderr and "Warning" not in again.stderr + again.stdout
     json.loads(again.stdout)
