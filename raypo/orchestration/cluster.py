@@ -64,6 +64,8 @@ _NOISY = {
     "ray.tune": logging.WARNING,
     # Misses the files of Tune's own loggers, which are off.
     "ray.tune.analysis.experiment_analysis": logging.ERROR,
+    # Says on a machine with GPUs that trials hold none: their workers do.
+    "ray.tune.tune": logging.ERROR,
     "ray.llm": logging.WARNING,
     "ray._private.worker": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster goes without, every few seconds.

@@ -25,7 +25,6 @@ from raypo.orchestration.cluster import connect
 from raypo.orchestration.proposals import Tried, number_of_trials, propose
 from raypo.orchestration.relay import relayed, teller
 from raypo.orchestration.space import check_space, with_settings
-from raypo.orchestration.train import STOPPED
 from raypo.orchestration.trial import ERROR, FINISHED, run_trial
 from raypo.runs import Progress, no_progress, open_run, read_json, write_text
 from raypo.training.batches import Plan
@@ -51,7 +50,7 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     """
     config = config.model_copy(update={"space": check_space(config)})
     _, plan = check_inputs(config.align)
-    _check_scheduler(config, plan)
+    _check(config, plan)
     _take_more_trials(config)
     open_run(config.output, config)
     trials = [_tried_again(trial) for trial in read_trials(config.output / "trials.json")]
@@ -69,7 +68,12 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     return dict(read_json(config.output / "trials.json"))
 
 
-def _check_scheduler(config: TuneConfig, plan: Plan) -> None:
+def _check(config: TuneConfig, plan: Plan) -> None:
+    cluster = config.align.cluster
+    if cluster.launcher == "local" and cluster.workers != 1:
+        raise InputError(
+            f"align.cluster.workers: launcher local runs 1 in each trial, got {cluster.workers}"
+        )
     if config.scheduler == "none":
         return
     first = max(config.align.validation.every, config.asha.grace_steps)
@@ -94,8 +98,8 @@ def _take_more_trials(config: TuneConfig) -> None:
 
 
 def _tried_again(trial: Trial) -> Trial:
-    """A failed trial, unless going on would fail at the same place again."""
-    if trial.status == "failed" and not (trial.output / STOPPED).exists():
+    """A failed trial, unless it left a batch whose loss is not a number: it would do so again."""
+    if trial.status == "failed" and not any(trial.output.glob("offending-step-*")):
         return replace(trial, status="running", error=None)
     return trial
 

@@ -137,6 +137,13 @@ def test_values_become_what_the_settings_are(inputs, tmp_path):
     assert checked["optimiser.learning_rate"].low == 1e-5
 
 
+def test_a_trial_in_its_own_process_has_one_worker(inputs, tmp_path):
+    search = {"space": {"objective.rho": [0, 1]}, "align": {"cluster": {"launcher": "local"}}}
+    config = parse_config(TuneConfig, values(inputs, tmp_path, **search), "test")
+    with pytest.raises(InputError, match="launcher local runs 1 in each trial, got 2"):
+        tune(config)
+
+
 @pytest.mark.parametrize(
     "asha", [{"asha": {"grace_steps": 24}}, {"align": {"validation": {"every": 24}}}]
 )
@@ -291,7 +298,7 @@ def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_pa
         row.update(status="failed", error="lost")
     (output / "trials.json").write_text(json.dumps(content))
     for row in content["trials"]:
-        (Path(row["output"]) / "stopped.json").write_text("{}")
+        (Path(row["output"]) / "offending-step-1.json").write_text("{}")
     all_failed = run(written(tmp_path, search))
     assert all_failed.returncode == 1
     assert "every trial failed; the first with: lost" in " ".join(all_failed.stderr.split())
