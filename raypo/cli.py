@@ -195,9 +195,14 @@ def evaluate(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def tune(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Search alignment settings with Ray Tune."""
+    from raypo import tables
     from raypo.orchestration.tune import tune as action
 
-    _run_stage("tune", configs.TuneConfig, config, overrides, action)
+    parsed = configs.load_config(configs.TuneConfig, config, overrides or [])
+    result = _run_action("tune", parsed, action)
+    _wide(console).print(tables.trials(result))
+    for name in ("best.yaml", "search.html"):
+        console.print(parsed.output / name, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -313,12 +318,14 @@ def _run_pipeline(parsed: configs.PipelineConfig) -> None:
     from raypo.orchestration.pipeline import run_pipeline
 
     outcome = run_pipeline(parsed)
-    terminal = Console()
-    # A file has no width of its own; the table's cells are not to be broken there.
-    wide = terminal if terminal.is_terminal else Console(width=160)
-    wide.print(render_table(outcome.runs))
+    _wide(Console()).print(render_table(outcome.runs))
     print(f"finished in {clock(outcome.seconds)}")
     print(f"report: {shown_place(outcome.report.absolute())}")
+
+
+def _wide(terminal: Console) -> Console:
+    """A file has no width of its own; a table's cells are not to be broken there."""
+    return terminal if terminal.is_terminal else Console(stderr=terminal.stderr, width=160)
 
 
 def _batch_arithmetic(config: configs.SftConfig | configs.AlignConfig) -> str:

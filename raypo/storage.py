@@ -26,7 +26,7 @@ from raypo.config.places import url_of
 from raypo.runs import atomic_path, write_text
 
 # Ray writes and reads these at the URL by itself; and files in the making are nobody's.
-_NOT_COPIED = ("checkpoints/checkpoint_*", "search/*", ".*", "*/.*")
+_NOT_COPIED = ("*checkpoints/checkpoint_*", "tune/*", ".*", "*/.*")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -114,6 +114,15 @@ def rays_storage(place: Path) -> dict[str, Any]:
         return {"storage_path": str(place.resolve())}
     files, path = filesystem(place)
     return {"storage_path": path, "storage_filesystem": files}
+
+
+def forget_rays_records(place: Path, name: str) -> None:
+    """Remove what Ray stored for itself under a name, which nobody reads afterwards."""
+    storage = rays_storage(place)
+    files = storage.get("storage_filesystem") or pafs.LocalFileSystem()
+    folder = f"{storage['storage_path']}/{name}"
+    if files.get_file_info(folder).type == pafs.FileType.Directory:
+        files.delete_dir(folder)
 
 
 def fetch(place: Path) -> None:

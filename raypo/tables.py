@@ -1,4 +1,4 @@
-"""What the command line prints of objectives and audits."""
+"""What the command line prints of objectives, audits and searches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from raypo.config import Paper
 from raypo.data.audit import Audit
 from raypo.data.statistics import statistics_table
+from raypo.evaluation.trials import SCORE, in_words, short_names
 from raypo.objectives import available_objectives
 from raypo.objectives.describe import describe
 
@@ -87,3 +88,29 @@ def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
     if quarantined:
         table.caption += f"; {quarantined:,} unusable rows in quarantine.jsonl"
     return table
+
+
+def trials(content: dict[str, Any]) -> Group:
+    """A search's trials, the best first, as `trials.json` holds them, and why some failed."""
+    rows = sorted(content["trials"], key=lambda row: (-(row[SCORE] or -1.0), row["number"]))
+    keys = list(rows[0]["settings"])
+    columns = ("trial", *short_names(keys), "HitRatio@1", "at step", "loss", "status")
+    table = Table(*columns, padding=(0, 1))
+    best = content["best"]
+    for row in rows:
+        table.add_row(
+            str(row["number"]),
+            *(in_words(row["settings"][key]) for key in keys),
+            "" if row[SCORE] is None else f"{row[SCORE]:.3f}",
+            "" if row["best_step"] is None else str(row["best_step"]),
+            "" if row["loss"] is None else f"{row['loss']:.3f}",
+            row["status"] + (", collapsed" if row["collapse"] else ""),
+            style="bold" if best and row["number"] == best["number"] else None,
+        )
+    table.caption = "HitRatio@1: best over a trial's validations; loss: at the last"
+    failures = [
+        Text(f"trial {row['number']} failed: {row['error']}", style="red")
+        for row in rows
+        if row["error"]
+    ]
+    return Group(table, *failures)

@@ -4,8 +4,9 @@ from raypo.config.base import InputError, Paper, StoppedRun
 from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
-from raypo.config.pipeline import PipelineConfig, TuneConfig
+from raypo.config.pipeline import PipelineConfig
 from raypo.config.places import LocalPath, cache_folder, url_of
+from raypo.config.search import AshaConfig, SearchRange, TuneConfig
 from raypo.config.training import (
     AlignConfig,
     ClusterConfig,
@@ -20,6 +21,7 @@ from raypo.config.training import (
 
 __all__ = [
     "AlignConfig",
+    "AshaConfig",
     "ClusterConfig",
     "EngineConfig",
     "EvaluateConfig",
@@ -35,6 +37,7 @@ __all__ = [
     "PrepareConfig",
     "RecommenderConfig",
     "ScorerConfig",
+    "SearchRange",
     "SftConfig",
     "StoppedRun",
     "TuneConfig",

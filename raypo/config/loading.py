@@ -109,14 +109,18 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{where}: required, not given"
     if problem["type"] == "value_error":
-        return str(problem["msg"]).removeprefix("Value error, ")
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        named = not location or message.startswith((where, location[-1]))
+        return message if named else f"{where}: {message}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
     for part in location:
         field = model.model_fields.get(part)
-        inner = _model_inside(field.annotation) if field else None
+        if field is None:  # a key of a dictionary, or which of several forms a value has
+            continue
+        inner = _model_inside(field.annotation)
         if inner is None:
             return []
         model = inner

@@ -1,4 +1,4 @@
-"""Searches and pipelines."""
+"""Pipelines."""
 
 from __future__ import annotations
 
@@ -8,25 +8,9 @@ from pydantic import Field
 
 from raypo.config.base import (
     NonNegativeInt,
-    PositiveInt,
     Strict,
 )
 from raypo.config.places import LocalPath
-from raypo.config.training import AlignConfig
-
-
-class TuneConfig(Strict):
-    """`raypo tune`: a search over alignment settings; keys are dotted paths of AlignConfig."""
-
-    align: AlignConfig
-    output: LocalPath
-    space: dict[str, tuple[float, ...]] = Field(
-        description="dotted key -> the values tried, or (low, high) with `sampler: uniform`"
-    )
-    sampler: Literal["grid", "uniform"] = "grid"
-    trials: PositiveInt = Field(8, description="draws, with `sampler: uniform`")
-    concurrent: PositiveInt = 1
-    seed: NonNegativeInt = 0
 
 
 class PipelineConfig(Strict):

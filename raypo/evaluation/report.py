@@ -57,13 +57,13 @@ def write_report(
     """
     check_same_rows(runs)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(_resource("report_template.html.j2"))
+    template = environment.from_string(resource("report_template.html.j2"))
     answered = [run for run in runs if run.predictions is not None]
     named = [(run.name, run.metrics) for run in runs]
     page = template.render(
         title=title,
-        style=Markup(_resource("report.css")),
-        script=Markup(_resource("report.js")),
+        style=Markup(resource("report.css")),
+        script=Markup(resource("report.js")),
         columns=columns_of(named),
         rows=_marked_rows(runs),
         rules=_rule_rows(audit, columns_of(named)),
@@ -83,7 +83,8 @@ def write_report(
     return output
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Text of a file of this package: a page's template, style or script."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 

@@ -15,13 +15,22 @@ from raypo.config.places import place, shown_place, url_of
 from raypo.storage import fetch
 
 
-def connect() -> None:
-    """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process."""
+def connect(processes: int | None = None, dashboard: bool = False) -> None:
+    """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process.
+
+    Args:
+        processes: how many the work needs at a time, where these are more than Ray expects on a
+            machine of its own: it would print a warning among the results.
+        dashboard: start Ray's dashboard too, on this machine's loopback alone. Ray Train asks it
+            whether a run that was stopped from outside is gone before it frees the run's cores.
+    """
     if ray.is_initialized():
         return
     quieten()
     address = os.environ.get("RAY_ADDRESS")
-    options = {} if address else {"include_dashboard": False}
+    options = {} if address else {"include_dashboard": dashboard}
+    if processes is not None:
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(processes))
     ray.init(
         address=address,
         logging_level=logging.WARNING,
@@ -70,6 +79,10 @@ def quieten() -> None:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables beside our progress
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # likewise its own files
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search like a run
+    # A trial's last word is how it ended, not a metric.
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
     # Without a handler here, each module of ray.llm sets its own level, INFO, and prints.
@@ -82,6 +95,10 @@ _NOISY = {
     "ray.train": logging.WARNING,
     "ray.data": logging.WARNING,
     "ray.tune": logging.WARNING,
+    # Misses the files of Tune's own loggers, which are off.
+    "ray.tune.analysis.experiment_analysis": logging.ERROR,
+    # Says on a machine with GPUs that trials hold none: their workers do.
+    "ray.tune.tune": logging.ERROR,
     "ray.llm": logging.WARNING,
     "ray._private.worker": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster goes without, every few seconds.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pyarrow.fs as pafs
 import ray.train
 import ray.train.torch
 from ray.train import RunConfig, ScalingConfig
@@ -16,7 +14,7 @@ from raypo.orchestration.cluster import connect, quieten
 from raypo.orchestration.relay import relayed, teller
 from raypo.recommenders.train import train_recommender
 from raypo.runs import Progress, no_progress, open_run, read_json
-from raypo.storage import fetch, in_step, rays_storage, stored
+from raypo.storage import fetch, forget_rays_records, in_step, rays_storage, stored
 
 _RECORDS = ".ray-train"  # of Ray itself, which this run has no use for afterwards
 
@@ -45,7 +43,7 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
             scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
             run_config=RunConfig(name=_RECORDS, **rays_storage(config.output)),
         ).fit()
-    _forget_records(config.output)
+    forget_rays_records(config.output, _RECORDS)
     fetch(config.output)
     return dict(read_json(config.output / "summary.json"))
 
@@ -55,9 +53,3 @@ def _worker(config: dict[str, Any]) -> None:
     parsed = parse_config(RecommenderConfig, config["config"], source="recommender worker")
     with in_step(parsed):
         train_recommender(parsed, teller(config["board"]))
-
-
-def _forget_records(output: Path) -> None:
-    storage = rays_storage(output)
-    files = storage.get("storage_filesystem") or pafs.LocalFileSystem()
-    files.delete_dir(f"{storage['storage_path']}/{_RECORDS}")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 
 from raypo.config import AlignConfig, SftConfig, StoppedRun, WorkerRange, parse_config
 from raypo.orchestration.checkpoints import newest_checkpoint, tell_damage
@@ -38,8 +45,17 @@ _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "al
 
 
 @stored
-def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
+def train(
+    config: TrainingConfig,
+    progress: Progress = no_progress,
+    callbacks: Sequence[UserCallback] = (),
+) -> dict[str, Any]:
     """Run SFT or alignment; a finished run is recognised, an interrupted one goes on.
+
+    Args:
+        config: the stage's configuration.
+        progress: told of each step.
+        callbacks: Ray Train's own, told of each validation.
 
     Returns:
         The run's summary, as in its `summary.json`; the best adapter is in `adapter/`.
@@ -59,7 +75,7 @@ def train(config: TrainingConfig, progress: Progress = no_progress) -> dict[str,
     tell_damage(config.output)
     connect()
     with relayed(progress) as board:
-        result = _fit(_trainer(config, board), config.output)
+        result = _fit(_trainer(config, board, callbacks), config.output)
     fetch(config.output)  # what the first worker wrote, wherever it ran
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
         keep_adapter(Path(folder) / "adapter", config.output / "adapter")
@@ -88,7 +104,9 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> Any:
         ) from error
 
 
-def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer:
+def _trainer(
+    config: TrainingConfig, board: str, callbacks: Sequence[UserCallback]
+) -> ray.train.torch.TorchTrainer:
     cluster = config.cluster
     on_gpu = cluster.gpus_per_worker > 0
     resources = {"CPU": cluster.cpus_per_worker}
@@ -109,6 +127,7 @@ def _trainer(config: TrainingConfig, board: str) -> ray.train.torch.TorchTrainer
         run_config=RunConfig(
             name="checkpoints",
             **rays_storage(config.output),
+            callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"

@@ -119,36 +119,3 @@ def test_a_deleted_stage_is_the_only_one_run_again(demo):
     (stage(output, "evaluate-sasrec") / "metrics.json").unlink()
     answer = raypo("demo", "--scale", "smoke", "--output", str(output), timeout=60)
     assert answer.stderr.count("finished before") == 9
-
-
-def test_a_job_script_and_a_search_run_on_the_demos_folders(demo, tmp_path):
-    output, _ = demo
-    root = Path(__file__).resolve().parents[2]
-    script = root / "tune" / "search.py"
-    folders = [
-        f"align.data={stage(output, 'prepare')}",
-        f"align.policy.adapter={stage(output, 'sft') / 'adapter'}",
-        f"align.recommender={stage(output, 'recommender')}",
-        f"align.output={tmp_path / 'tune'}",
-        f"output={tmp_path / 'tune'}",
-    ]
-    small = [
-        "align.policy.model=tiny-random",
-        "align.rows=16",
-        "align.micro_batch=4",
-        "align.validation.rows=8",
-        "align.validation.every=1",
-        "space={objective.rho: [0.0, 1.0]}",
-    ]
-    answer = subprocess.run(
-        [sys.executable, str(script), "--config", str(root / "tune/napo.yaml"), *folders, *small],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    trials = json.loads((tmp_path / "tune" / "trials.json").read_text())["trials"]
-    assert sorted(trial["settings"]["objective.rho"] for trial in trials) == [0.0, 1.0]
-    shown = raypo("show", "align", "--config", str(tmp_path / "tune" / "best.yaml"))
-    assert shown.returncode == 0, shown.stderr

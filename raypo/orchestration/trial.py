@@ -1,0 +1,78 @@
+"""One trial of a search: an ordinary alignment run that tells Ray Tune of every validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray.tune
+from ray.train import Checkpoint
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from raypo.config import AlignConfig, parse_config
+from raypo.orchestration.cluster import quieten
+from raypo.orchestration.train import train
+from raypo.runs import read_metrics
+from raypo.training.job import check_inputs
+from raypo.training.local import train_locally
+from raypo.training.loop import SCORE
+
+FINISHED, ERROR = "finished", "error"
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Align with the settings of `config["align"]`; the run folder is resumed where it is one.
+
+    Reports every validation but the last, so that a scheduler never stops what has come to its
+    end; then `finished`, or `error` with what went wrong.
+    """
+    quieten()
+    try:
+        align = parse_config(AlignConfig, config["align"], source="trial")
+        _, plan = check_inputs(align)
+        told = _tell_again(align, plan.total_steps)
+        if align.cluster.launcher == "local":
+            _train_here(align, told, plan.total_steps)
+        else:
+            train(align, callbacks=[_Validations(plan.total_steps)])
+    except Exception as error:  # whatever it is, the search goes on without this trial
+        ray.tune.report({ERROR: f"{error}" or type(error).__name__})
+        return
+    ray.tune.report({FINISHED: True})
+
+
+def _tell_again(align: AlignConfig, total: int) -> int:
+    """Report validations of an interrupted run; the last one's step, or 0."""
+    return _tell_after(align, 0, total)
+
+
+def _tell_after(align: AlignConfig, told: int, total: int) -> int:
+    for line in read_metrics(align.output):
+        if SCORE in line and told < line["step"] < total:
+            told = line["step"]
+            ray.tune.report(dict(line))
+    return told
+
+
+def _train_here(align: AlignConfig, told: int, last: int) -> None:
+    """Train in this very process, which then holds the cores."""
+
+    def tell(done: int, total: int, note: str = "") -> None:
+        nonlocal told
+        if done % align.validation.every == 0:
+            told = _tell_after(align, told, last)
+
+    train_locally(align, tell)
+
+
+class _Validations(TuneReportCallback):  # type: ignore[misc]
+    """Hands the first worker's metrics at validations to Tune, but those of the last step."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self._total = total
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        if metrics[0]["step"] < self._total:
+            super().after_report(run_context, metrics, checkpoint)

@@ -1,0 +1,119 @@
+"""What a search makes of its trials: scores by HitRatio@1, collapses, and the file of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raypo.config import InputError
+from raypo.evaluation.trials import (
+    SCORE,
+    Collapse,
+    Point,
+    Trial,
+    best_trial,
+    collapse_of,
+    read_trials,
+    short_names,
+    standard_error,
+    write_trials,
+)
+
+
+def curve(hits, losses):
+    """Points at steps 10, 20, …"""
+    pairs = enumerate(zip(hits, losses, strict=True))
+    return [Point(10 * (i + 1), hit, loss) for i, (hit, loss) in pairs]
+
+
+def trial(number, hits, losses, status="finished", folder=Path("/nowhere")):
+    """A validation every second step."""
+    lines = []
+    for place, loss in enumerate(losses):
+        line = {"step": place + 1, "loss": loss}
+        if place % 2:
+            line[SCORE] = hits[place // 2]
+        lines.append(line)
+    return Trial(number, {"objective.rho": 0.5}, folder / f"{number:03}", status, None, lines)
+
+
+def test_a_score_is_the_best_validation_whatever_the_loss():
+    one = trial(0, [0.2, 0.4, 0.4, 0.1], [8, 6, 5, 3, 2, 2, 1, 0])
+    assert one.score == 0.4
+    assert one.best == Point(4, 0.4, 4.0)  # the first of equals; loss is the mean of steps 3 and 4
+    assert [point.loss for point in one.points] == [7, 4, 2, 0.5]
+
+
+def test_the_best_trial_is_the_one_with_the_best_hit_ratio():
+    trials = [
+        trial(0, [0.2], [1, 0.1]),
+        trial(1, [0.4], [9, 9], "stopped"),
+        trial(2, [0.4], [1, 1]),
+        trial(3, [0.9], [1, 1], "failed"),
+        trial(4, [], []),
+    ]
+    assert best_trial(trials).number == 1
+    assert best_trial(trials[4:]) is None
+
+
+def test_a_hit_ratio_that_falls_while_the_loss_falls_is_a_collapse():
+    points = curve([0.2, 0.4, 0.3, 0.1], [3.0, 2.0, 1.0, 0.5])
+    assert collapse_of(points, rows=100) == Collapse(points[1], points[3])
+
+
+@pytest.mark.parametrize(
+    ("hits", "losses", "rows"),
+    [
+        ([0.2, 0.4, 0.3, 0.1], [3.0, 2.0, 2.5, 2.0], 100),  # the loss shows it
+        ([0.2, 0.4, 0.1, 0.4], [3.0, 2.0, 1.0, 0.5], 100),  # it recovers
+        ([0.2, 0.4, 0.4, 0.31], [3.0, 2.0, 1.0, 0.5], 100000),  # less than a quarter
+        ([0.2, 0.4, 0.3, 0.1], [3.0, 2.0, 1.0, 0.5], 8),  # within noise: 2 x 0.17
+        ([0.0, 0.0], [2.0, 1.0], 100),  # nothing to fall from
+        ([0.4], [1.0], 100),
+        ([], [], 100),
+    ],
+)
+def test_what_is_no_collapse(hits, losses, rows):
+    assert collapse_of(curve(hits, losses), rows) is None
+
+
+def test_the_noise_of_a_hit_ratio():
+    assert standard_error(0.5, 100) == pytest.approx(0.05)
+    assert standard_error(0.0, 100) == 0.0
+
+
+def test_trials_are_read_back_with_what_their_folders_hold(tmp_path):
+    trials = [trial(0, [0.4, 0.1], [3, 3, 1, 1], folder=tmp_path), trial(1, [], [], "running")]
+    trials[0].output.mkdir()
+    lines = "".join(json.dumps(line) + "\n" for line in trials[0].lines)
+    (trials[0].output / "metrics.jsonl").write_text(lines)
+    content = write_trials(tmp_path / "trials.json", trials, rows=100)
+    row = content["trials"][0]
+    assert content["best"] == row
+    assert (row[SCORE], row["best_step"], row["steps"], row["loss"]) == (0.4, 2, 4, 1.0)
+    assert row["collapse"]["best"] == {"step": 2, "hit_ratio": 0.4, "loss": 3.0}
+    assert content["trials"][1][SCORE] is None
+    read = read_trials(tmp_path / "trials.json")
+    assert [one.points for one in read] == [one.points for one in trials]
+    assert [one.status for one in read] == ["finished", "running"]
+    assert read_trials(tmp_path / "none.json") == []
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "trials.json").write_text('{"trials": [{"a": 1}]}')
+    with pytest.raises(InputError, match="not a list of trials"):
+        read_trials(tmp_path / "trials.json")
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path):
+    from raypo.evaluation.trials import read_lines
+
+    one = trial(0, [0.4], [3, 3], folder=tmp_path)
+    one.output.mkdir()
+    (one.output / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
+    assert read_lines(one) == one
+
+
+def test_names_are_as_short_as_they_may_be():
+    keys = ["objective.alpha", "objective.rho", "policy.lora.alpha", "negatives"]
+    assert short_names(keys) == ["objective.alpha", "rho", "policy.lora.alpha", "negatives"]
