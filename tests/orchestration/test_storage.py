@@ -135,6 +135,11 @@ def test_another_machine_finds_every_stage_finished(pipeline):
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr.count("finished before, in s3://bucket/runs/") == 10, answer.stderr
     assert names(client) == before
+    report = run("report", OUTPUT, "--output", "s3://bucket/compared.html")
+    assert report.returncode == 0, report.stderr
+    assert report.stdout.splitlines()[0] == "s3://bucket/compared.html"
+    page = client.get_object(Bucket="bucket", Key="compared.html")["Body"].read().decode()
+    assert "Markov" in page or "markov" in page
 
 
 def test_an_interrupted_alignment_goes_on_from_its_checkpoint_in_the_bucket(pipeline):
