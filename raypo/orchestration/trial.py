@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray.tune
@@ -10,6 +11,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from raypo.config import AlignConfig, parse_config
 from raypo.orchestration.cluster import quieten
+from raypo.orchestration.ending import may_be_ended
 from raypo.orchestration.train import train
 from raypo.runs import read_metrics
 from raypo.training.job import check_inputs
@@ -22,6 +24,8 @@ FINISHED, ERROR = "finished", "error"
 def run_trial(config: dict[str, Any]) -> None:
     """Align with the settings of `config["align"]`; the run folder is resumed where it is one.
 
+    `config["desk"]` names where runs are known that may have to be ended.
+
     Reports every validation but the last, so that a scheduler never stops what has come to its
     end; then `finished`, or `error` with what went wrong.
     """
@@ -33,7 +37,7 @@ def run_trial(config: dict[str, Any]) -> None:
         if align.cluster.launcher == "local":
             _train_here(align, told, plan.total_steps)
         else:
-            train(align, callbacks=[_Validations(plan.total_steps)])
+            train(align, callbacks=[_Validations(config["desk"], align.output, plan.total_steps)])
     except Exception as error:  # whatever it is, the search goes on without this trial
         ray.tune.report({ERROR: f"{error}" or type(error).__name__})
         return
@@ -67,12 +71,19 @@ def _train_here(align: AlignConfig, told: int, last: int) -> None:
 class _Validations(TuneReportCallback):  # type: ignore[misc]
     """Hands the first worker's metrics at validations to Tune, but those of the last step."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, desk: str, output: Path, total: int) -> None:
         super().__init__()
+        self._desk = desk
+        self._output = output
         self._total = total
+        self._known = False
 
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
-        if metrics[0]["step"] < self._total:
-            super().after_report(run_context, metrics, checkpoint)
+        if metrics[0]["step"] >= self._total:
+            return
+        if not self._known:  # before Tune hears of anything that it could be stopped for
+            may_be_ended(self._desk, str(self._output))
+            self._known = True
+        super().after_report(run_context, metrics, checkpoint)
