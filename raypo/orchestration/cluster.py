@@ -15,20 +15,18 @@ from raypo.config.places import place, shown_place, url_of
 from raypo.storage import fetch
 
 
-def connect(processes: int | None = None, dashboard: bool = False) -> None:
+def connect(processes: int | None = None) -> None:
     """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process.
 
     Args:
         processes: how many the work needs at a time, where these are more than Ray expects on a
             machine of its own: it would print a warning among the results.
-        dashboard: start Ray's dashboard too, on this machine's loopback alone. Ray Train asks it
-            whether a run that was stopped from outside is gone before it frees the run's cores.
     """
     if ray.is_initialized():
         return
     quieten()
     address = os.environ.get("RAY_ADDRESS")
-    options = {} if address else {"include_dashboard": dashboard}
+    options = {} if address else {"include_dashboard": False}
     if processes is not None:
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(processes))
     ray.init(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray.tune
@@ -9,9 +10,12 @@ from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from raypo.config import AlignConfig, parse_config
+from raypo.config.places import shown_place
 from raypo.orchestration.cluster import quieten
+from raypo.orchestration.ending import may_be_ended
 from raypo.orchestration.train import train
 from raypo.runs import read_metrics
+from raypo.storage import in_step
 from raypo.training.job import check_inputs
 from raypo.training.local import train_locally
 from raypo.training.loop import SCORE
@@ -22,22 +26,29 @@ FINISHED, ERROR = "finished", "error"
 def run_trial(config: dict[str, Any]) -> None:
     """Align with the settings of `config["align"]`; the run folder is resumed where it is one.
 
+    `config["desk"]` names where runs are known that may have to be ended.
+
     Reports every validation but the last, so that a scheduler never stops what has come to its
     end; then `finished`, or `error` with what went wrong.
     """
     quieten()
     try:
         align = parse_config(AlignConfig, config["align"], source="trial")
-        _, plan = check_inputs(align)
-        told = _tell_again(align, plan.total_steps)
-        if align.cluster.launcher == "local":
-            _train_here(align, told, plan.total_steps)
-        else:
-            train(align, callbacks=[_Validations(plan.total_steps)])
+        with in_step(align):
+            _align(align, config["desk"])
     except Exception as error:  # whatever it is, the search goes on without this trial
         ray.tune.report({ERROR: f"{error}" or type(error).__name__})
         return
     ray.tune.report({FINISHED: True})
+
+
+def _align(align: AlignConfig, desk: str) -> None:
+    _, plan = check_inputs(align)
+    told = _tell_again(align, plan.total_steps)
+    if align.cluster.launcher == "local":
+        _train_here(align, told, plan.total_steps)
+    else:
+        train(align, callbacks=[_Validations(desk, align.output, plan.total_steps)])
 
 
 def _tell_again(align: AlignConfig, total: int) -> int:
@@ -67,12 +78,19 @@ def _train_here(align: AlignConfig, told: int, last: int) -> None:
 class _Validations(TuneReportCallback):  # type: ignore[misc]
     """Hands the first worker's metrics at validations to Tune, but those of the last step."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, desk: str, output: Path, total: int) -> None:
         super().__init__()
+        self._desk = desk
+        self._output = output
         self._total = total
+        self._known = False
 
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
-        if metrics[0]["step"] < self._total:
-            super().after_report(run_context, metrics, checkpoint)
+        if metrics[0]["step"] >= self._total:
+            return
+        if not self._known:  # before Tune hears of anything that it could be stopped for
+            may_be_ended(self._desk, shown_place(self._output))
+            self._known = True
+        super().after_report(run_context, metrics, checkpoint)

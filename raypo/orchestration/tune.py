@@ -22,6 +22,7 @@ from raypo.config.places import shown_place
 from raypo.evaluation.search_report import write_search_report
 from raypo.evaluation.trials import Trial, best_trial, read_lines, read_trials, write_trials
 from raypo.orchestration.cluster import connect
+from raypo.orchestration.ending import desk, end, forget
 from raypo.orchestration.proposals import Tried, number_of_trials, propose
 from raypo.orchestration.relay import relayed, teller
 from raypo.orchestration.space import check_space, with_settings
@@ -58,9 +59,8 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     trials = [_tried_again(trial) for trial in read_trials(config.output / "trials.json")]
     search = _Search(config, trials)
     if search.left:
-        connect(_processes(config), dashboard=config.scheduler != "none")
-        with relayed(progress) as board:
-            search.board = board
+        connect(_processes(config))
+        with relayed(progress) as search.board, desk() as search.desk:
             _tuner(config, search, plan).fit()
         forget_rays_records(config.output, _TUNES_OWN)
     search.write()
@@ -115,9 +115,8 @@ def _tuner(config: TuneConfig, search: _Search, plan: Plan) -> ray.tune.Tuner:
             num_samples=search.left,
             max_concurrent_trials=config.concurrent,
             trial_dirname_creator=_folder_name,
-            # A process that is used again has imported everything. A stopped trial's must end, and
-            # one that trained by itself would keep its memory.
-            reuse_actors=config.scheduler == "none" and config.align.cluster.launcher == "ray",
+            # A process that is used again has imported everything; a stopped trial's must end.
+            reuse_actors=config.scheduler == "none",
         ),
         run_config=ray.tune.RunConfig(name=_TUNES_OWN, verbose=0, **rays_storage(config.output)),
     )
@@ -177,7 +176,7 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
     def __init__(self, config: TuneConfig, trials: Sequence[Trial]) -> None:
         super().__init__()
         self.trials = list(trials)
-        self.board: str | None = None
+        self.board = self.desk = ""  # names of what the driver and trials share
         self._config = config
         self._again = [trial.number for trial in trials if not trial.ended]
         self._total = number_of_trials(config.space, config.sampler, config.trials)
@@ -205,7 +204,7 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
             self.write()
         self._running[trial_id] = number
         self._tell("")
-        return {"align": self._values(self.trials[number])}
+        return {"align": self._values(self.trials[number]), "desk": self.desk}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A validation of a trial that goes on."""
@@ -218,8 +217,11 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
     ) -> None:
         """A trial has come to its end, was stopped by the scheduler, or has failed."""
         number = self._running.pop(trial_id)
-        fetch(self.trials[number].output)
-        trial = read_lines(self.trials[number])
+        trial = self.trials[number]
+        by_itself = result is not None and (ERROR in result or FINISHED in result)
+        (forget if by_itself else end)(self.desk, shown_place(trial.output))
+        fetch(trial.output)
+        trial = read_lines(trial)
         if error or result is None:
             message = "its process died; Ray's log folder says more"
             trial = replace(trial, status="failed", error=message)
@@ -268,8 +270,6 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
         return propose(config.space, config.sampler, config.seed, tried, config.trials)
 
     def _tell(self, note: str) -> None:
-        if self.board is None:
-            return
         best = best_trial(self.trials)
         if best is not None:
             note = f"{note}; best {best.score:.3f} (trial {best.number})".removeprefix("; ")

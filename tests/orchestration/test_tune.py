@@ -12,7 +12,15 @@ import psutil
 import pytest
 import yaml
 
-from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, load_config, parse_config
+from raypo.config import (
+    AlignConfig,
+    InputError,
+    SearchRange,
+    StoppedRun,
+    TuneConfig,
+    load_config,
+    parse_config,
+)
 from raypo.evaluation.trials import SCORE, Trial, write_trials
 from raypo.orchestration.proposals import Tried, propose
 from raypo.orchestration.space import check_space
@@ -221,8 +229,9 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     began = max((folder / "config.yaml").stat().st_mtime for folder in folders)
     assert began < min((folder / "summary.json").stat().st_mtime for folder in folders)
 
-    finished = run([*command, "trials=4"])
-    assert finished.returncode == 0 and trials_of(output) == trials
+    # Nothing is left to do: the search is recognised without Ray.
+    config = load_config(TuneConfig, tmp_path / "search-config.yaml", ["trials=4"])
+    assert tune(config)["trials"] == trials_of(output) == trials
 
 
 @slow
@@ -264,12 +273,12 @@ def test_halving_remembers_trials_before_and_frees_the_cores_of_what_it_stops(in
 
 @slow
 def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_path):
-    """One of two learning rates blows up; the reference log-probs are computed once for both."""
+    """One of three learning rates blows up; the reference log-probs are computed once for all."""
     output, cache = tmp_path / "search", tmp_path / "cache"
     search = values(
         inputs,
         output,
-        space={"optimiser.learning_rate": [1e-3, 1e30], "objective.beta": [0.1, 1.0]},
+        space={"optimiser.learning_rate": [1e-3, 1e30, 2e-3]},
         sampler="grid",
         align={
             "objective": {"name": "dpo"},
@@ -282,23 +291,28 @@ def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_pa
     answer = run([sys.executable, str(SCRIPT), *arguments], env=environment)
     assert answer.returncode == 0, answer.stderr
     trials = trials_of(output)
-    assert [row["status"] for row in trials] == ["finished", "finished", "failed", "failed"]
-    assert "the loss is" in trials[2]["error"] and "the loss is" in trials[3]["error"]
+    assert [row["status"] for row in trials] == ["finished", "failed", "finished"]
+    assert "the loss is" in trials[1]["error"]
     said = " ".join(answer.stderr.split())
-    assert "trial 2 failed: step" in said and "Traceback" not in said
+    assert "trial 1 failed: step" in said and "Traceback" not in said
     assert "│ 2 " in answer.stderr
     (reference,) = (cache / "reference").iterdir()
     assert reference.stat().st_mtime < (output / "trials" / "001" / "config.yaml").stat().st_mtime
     page = (output / "search.html").read_text()
-    assert "4 trials: 2 finished, 2 failed" in page and "the loss is" in page
+    assert "3 trials: 2 finished, 1 failed" in page and "the loss is" in page
 
-    # More trials than a grid has are none; where all fail, the search says so and why.
-    content = json.loads((output / "trials.json").read_text())
-    for row in content["trials"][:2]:
-        row.update(status="failed", error="lost")
-    (output / "trials.json").write_text(json.dumps(content))
-    for row in content["trials"]:
-        (Path(row["output"]) / "offending-step-1.json").write_text("{}")
-    all_failed = run(written(tmp_path, search))
-    assert all_failed.returncode == 1
-    assert "every trial failed; the first with: lost" in " ".join(all_failed.stderr.split())
+
+def test_a_search_in_which_everything_failed_says_why(inputs, tmp_path):
+    search = values(inputs, tmp_path / "search", space={"seed": [0, 1]}, sampler="grid")
+    config = parse_config(TuneConfig, search, "test")
+    open_run(config.output, config)
+    failed = []
+    for number in range(2):
+        folder = config.output / "trials" / f"{number:03}"
+        folder.mkdir(parents=True)
+        (folder / "offending-step-00000001-worker-0.json").write_text("{}")
+        failed.append(Trial(number, {"seed": number}, folder, "failed", f"reason {number}"))
+    write_trials(config.output / "trials.json", failed, rows=16)
+    with pytest.raises(StoppedRun, match="every trial failed; the first with: reason 0"):
+        tune(config)
+    assert not (config.output / "best.yaml").exists()
