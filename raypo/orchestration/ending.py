@@ -14,6 +14,8 @@ from typing import Any
 
 import ray
 
+from raypo.orchestration.cluster import this_node
+
 _SECONDS = 60.0
 
 
@@ -34,7 +36,8 @@ class _Desk:
 def desk() -> Iterator[str]:
     """A place for controllers; yields its name."""
     name = f"raypo-runs-{uuid.uuid4().hex[:8]}"
-    actor = ray.remote(num_cpus=0)(_Desk).options(name=name).remote()
+    pinned = ray.remote(num_cpus=0)(_Desk).options(name=name, scheduling_strategy=this_node())
+    actor = pinned.remote()
     try:
         yield name
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from raypo.orchestration.cluster import this_node
 from raypo.runs import Progress
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -32,7 +33,9 @@ class _Board:
 def relayed(progress: Progress) -> Iterator[str]:
     """Show with `progress` what any process of the cluster says under the name that is yielded."""
     name = f"raypo-progress-{uuid.uuid4().hex[:8]}"
-    board = ray.remote(num_cpus=0)(_Board).options(name=name).remote()
+    # Here, for it has to live as long as this driver, whichever machine leaves.
+    pinned = ray.remote(num_cpus=0)(_Board).options(name=name, scheduling_strategy=this_node())
+    board = pinned.remote()
     finished = threading.Event()
 
     def look() -> None:
