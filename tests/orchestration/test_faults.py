@@ -93,7 +93,7 @@ def test_a_killed_worker_and_a_killed_driver_leave_the_losses_as_they_are(
     children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    psutil.wait_procs(children, timeout=60)
+    psutil.wait_procs(children, timeout=10)
     assert not (output / "summary.json").exists()
     again = subprocess.run(command(inputs, output), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr

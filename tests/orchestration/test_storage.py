@@ -21,7 +21,7 @@ OUTPUT = "s3://bucket/runs"
 SETTINGS = {
     "output": OUTPUT,
     "model": "tiny-random",
-    "recommender": {"max_epochs": 2, "launcher": "ray"},
+    "recommender": {"max_epochs": 2},
     "sft": {
         "rows": 32,
         "micro_batch": 4,
