@@ -2,7 +2,7 @@
 
 A stage works in a local copy (`raypo.config.places`). What the URL holds is fetched before it is
 read; what a stage wrote is pushed at every checkpoint and at its end, also when it fails. A listing
-beside the copy says what both were when they last agreed, so that only what changed travels.
+in the cache says what both were when they last agreed, so that only what changed travels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import pyarrow.fs as pafs
 from filelock import FileLock
 from pydantic import BaseModel
 
-from raypo.config import InputError, StoppedRun
+from raypo.config import InputError, StoppedRun, cache_folder
 from raypo.config.places import url_of
-from raypo.runs import atomic_path, write_text
+from raypo.runs import atomic_path, value_hash, write_text
 
 # Ray writes and reads these at the URL by itself; and files in the making are nobody's.
 _NOT_COPIED = ("*checkpoints/checkpoint_*", "tune/*", ".*", "*/.*")
@@ -59,11 +59,10 @@ def in_step(config: BaseModel) -> Iterator[None]:
         InputError: nothing at a URL that is read, or one that cannot be read or written.
     """
     output: Path = config.output  # type: ignore[attr-defined]
-    for place in places(config):
-        if url_of(place) is not None and place != output:
-            fetch(place)
-            if not place.exists():
-                raise InputError(f"{url_of(place)}: nothing there")
+    for place in inputs(config):
+        fetch(place)
+        if url_of(place) is not None and not place.exists():
+            raise InputError(f"{url_of(place)}: nothing there")
     if url_of(output) is None:
         yield
         return
@@ -75,16 +74,17 @@ def in_step(config: BaseModel) -> Iterator[None]:
         push(output)
 
 
-def places(config: Any) -> Iterator[Path]:
-    """Every path in a configuration."""
+def inputs(config: Any) -> Iterator[Path]:
+    """Every path in a configuration but outputs."""
     if isinstance(config, Path):
         yield config
     elif isinstance(config, BaseModel):
         for name in type(config).model_fields:
-            yield from places(getattr(config, name))
+            if name != "output":
+                yield from inputs(getattr(config, name))
     elif isinstance(config, dict):
         for value in config.values():
-            yield from places(value)
+            yield from inputs(value)
 
 
 def filesystem(place: Path) -> tuple[pafs.FileSystem, str]:
@@ -191,9 +191,12 @@ def _check_writable(place: Path) -> None:
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[dict[str, _Agreed]]:
     """What both sides agreed on, kept for the next time also if not all of the block succeeds."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    listing = place.parent / f".{place.name}.listing.json"
-    with FileLock(place.parent / f".{place.name}.lock"):
+    # Apart from the copies: a run folder must not look used before it is one.
+    folder = cache_folder() / "listings"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = value_hash(url_of(place))[:20]
+    listing = folder / f"{name}.json"
+    with FileLock(folder / f"{name}.lock"):
         kept = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
         agreed = {
             name: _Agreed(tuple(value["remote"]), tuple(value["local"]))

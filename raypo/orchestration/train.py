@@ -33,7 +33,7 @@ from raypo.runs import (
     write_json,
     write_summary,
 )
-from raypo.storage import fetch, places, push, rays_storage, stored
+from raypo.storage import fetch, inputs, push, rays_storage, stored
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.local import keep_adapter, write_offending
 from raypo.training.loop import SCORE, run
@@ -149,7 +149,7 @@ def train_worker(config: dict[str, Any]) -> None:
     progress = teller(config["board"]) if rank == 0 else no_progress
     reporter = _RayReporter(parsed.output, rank)
     _refuse_stopped(parsed.output)
-    for place in places(parsed):
+    for place in (parsed.output, *inputs(parsed)):
         fetch(place)
     with newest_checkpoint() as folder:
         job = build_job(parsed, rank, reporter, progress, folder)

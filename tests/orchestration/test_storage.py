@@ -94,7 +94,8 @@ def pipeline(bucket, tmp_path_factory):
 
     answer = run("pipeline", "--config", "pipeline.yaml")
     assert answer.returncode == 0, answer.stderr
-    shutil.rmtree(folder / "cache" / "remote")
+    for name in ("remote", "listings"):
+        shutil.rmtree(folder / "cache" / name)
     return client, run, answer
 
 

@@ -95,6 +95,20 @@ def test_an_input_that_is_not_there_is_told_before_anything_runs(remote):
         raise AssertionError("ran")
 
 
+def test_an_output_inside_a_configuration_need_not_be_there(remote):
+    from raypo.config import TuneConfig
+
+    remote.pipe("/bucket/data/dataset.json", b"{}")
+    remote.pipe("/bucket/adapter/adapter_config.json", b"{}")
+    align = {"data": "memory://bucket/data", "policy": {"adapter": "memory://bucket/adapter"}}
+    values = {"align": align, "output": URL, "space": {"objective.rho": [0, 1]}}
+    search = parse_config(TuneConfig, values, "t")
+    with in_step(search):
+        assert (search.align.data / "dataset.json").exists()
+        # A folder must not look used before it is one: only what lies at the URL is in it.
+        assert {file.name for file in search.output.iterdir()} == {"a.txt", "deep"}
+
+
 def test_an_unknown_kind_of_url_is_told(remote):
     with pytest.raises(InputError, match="abc://bucket/x: cannot be used"):
         fetch(place("abc://bucket/x"))
