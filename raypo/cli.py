@@ -202,7 +202,7 @@ def tune(config: ConfigFile = None, overrides: Overrides = None) -> None:
     result = _run_action("tune", parsed, action)
     _wide(console).print(tables.trials(result))
     for name in ("best.yaml", "search.html"):
-        console.print(parsed.output / name, highlight=False, soft_wrap=True)
+        console.print(shown_place(parsed.output / name), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -116,11 +116,16 @@ def rays_storage(place: Path) -> dict[str, Any]:
     return {"storage_path": path, "storage_filesystem": files}
 
 
-def forget_rays_records(place: Path, name: str) -> None:
-    """Remove what Ray stored for itself under a name, which nobody reads afterwards."""
+def rays_folder(place: Path, name: str) -> tuple[pafs.FileSystem, str]:
+    """File system and path of what Ray stores in `place` under a name."""
     storage = rays_storage(place)
     files = storage.get("storage_filesystem") or pafs.LocalFileSystem()
-    folder = f"{storage['storage_path']}/{name}"
+    return files, f"{storage['storage_path']}/{name}"
+
+
+def forget_rays_records(place: Path, name: str) -> None:
+    """Remove what Ray stored for itself under a name, which nobody reads afterwards."""
+    files, folder = rays_folder(place, name)
     if files.get_file_info(folder).type == pafs.FileType.Directory:
         files.delete_dir(folder)
 

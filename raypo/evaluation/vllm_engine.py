@@ -51,8 +51,8 @@ class VllmScorer:
         return [[_sum(next(outputs), answer) for answer in answers] for answers in responses]
 
     def close(self) -> None:
-        """End the engine's process, which would go on beside whatever comes next."""
-        self._engine.llm_engine.engine_core.shutdown()
+        """End the engine's process."""
+        end_engine(self._engine)
 
 
 class VllmAnswers:
@@ -113,7 +113,7 @@ class VllmAnswers:
 
     def close(self) -> None:
         """End the engine's process."""
-        self._engine.llm_engine.engine_core.shutdown()
+        end_engine(self._engine)
 
 
 def start_engine(
@@ -135,6 +135,11 @@ def start_engine(
         disable_log_stats=True,
         **more,
     )
+
+
+def end_engine(engine: Any) -> None:
+    """End the process behind an engine, which would go on beside whatever comes next."""
+    engine.llm_engine.engine_core.shutdown()
 
 
 def _sum(output: Any, answer: Sequence[int]) -> float:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -43,6 +46,21 @@ def connect(processes: int | None = None) -> None:
 def this_node() -> NodeAffinitySchedulingStrategy:
     """Scheduling onto this machine alone."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+@contextmanager
+def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    """An actor on this machine for the length of the block: its name, and its handle.
+
+    Here, for it has to live as long as this driver, whichever other machine leaves.
+    """
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    actor = ray.remote(num_cpus=0)(kind).options(name=name, scheduling_strategy=this_node())
+    handle = actor.remote()
+    try:
+        yield name, handle
+    finally:
+        ray.kill(handle)
 
 
 def fetch_everywhere(places: Sequence[Path]) -> None:

@@ -7,14 +7,13 @@ be ended leaves word of its controller here, which knows how to end it in order.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
-from raypo.orchestration.cluster import this_node
+from raypo.orchestration.cluster import actor_here
 
 _SECONDS = 60.0
 
@@ -35,13 +34,8 @@ class _Desk:
 @contextmanager
 def desk() -> Iterator[str]:
     """A place for controllers; yields its name."""
-    name = f"raypo-runs-{uuid.uuid4().hex[:8]}"
-    pinned = ray.remote(num_cpus=0)(_Desk).options(name=name, scheduling_strategy=this_node())
-    actor = pinned.remote()
-    try:
+    with actor_here(_Desk, "raypo-runs") as (name, _):
         yield name
-    finally:
-        ray.kill(actor)
 
 
 def may_be_ended(name: str, run: str) -> None:

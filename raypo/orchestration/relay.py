@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
-from raypo.orchestration.cluster import this_node
+from raypo.orchestration.cluster import actor_here
 from raypo.runs import Progress
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -32,30 +31,26 @@ class _Board:
 @contextmanager
 def relayed(progress: Progress) -> Iterator[str]:
     """Show with `progress` what any process of the cluster says under the name that is yielded."""
-    name = f"raypo-progress-{uuid.uuid4().hex[:8]}"
-    # Here, for it has to live as long as this driver, whichever machine leaves.
-    pinned = ray.remote(num_cpus=0)(_Board).options(name=name, scheduling_strategy=this_node())
-    board = pinned.remote()
-    finished = threading.Event()
+    with actor_here(_Board, "raypo-progress") as (name, board):
+        finished = threading.Event()
 
-    def look() -> None:
-        latest = ray.get(board.latest.remote())
-        if latest is not None:
-            progress(*latest)
+        def look() -> None:
+            latest = ray.get(board.latest.remote())
+            if latest is not None:
+                progress(*latest)
 
-    def watch() -> None:
-        while not finished.wait(_SECONDS_BETWEEN_LOOKS):
+        def watch() -> None:
+            while not finished.wait(_SECONDS_BETWEEN_LOOKS):
+                look()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield name
             look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield name
-        look()
-    finally:
-        finished.set()
-        watcher.join()
-        ray.kill(board)
+        finally:
+            finished.set()
+            watcher.join()
 
 
 def teller(name: str) -> Progress:

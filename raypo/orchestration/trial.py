@@ -44,19 +44,15 @@ def run_trial(config: dict[str, Any]) -> None:
 
 def _align(align: AlignConfig, desk: str) -> None:
     _, plan = check_inputs(align)
-    told = _tell_again(align, plan.total_steps)
+    told = _tell_after(align, 0, plan.total_steps)
     if align.cluster.launcher == "local":
         _train_here(align, told, plan.total_steps)
     else:
         train(align, callbacks=[_Validations(desk, align.output, plan.total_steps)])
 
 
-def _tell_again(align: AlignConfig, total: int) -> int:
-    """Report validations of an interrupted run; the last one's step, or 0."""
-    return _tell_after(align, 0, total)
-
-
 def _tell_after(align: AlignConfig, told: int, total: int) -> int:
+    """Report validations behind step `told`, an interrupted run's too; the last one's step."""
     for line in read_metrics(align.output):
         if SCORE in line and told < line["step"] < total:
             told = line["step"]

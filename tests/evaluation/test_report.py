@@ -1,10 +1,7 @@
 """The report: whole, self-contained, and safe with any title."""
 
-import html
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -19,6 +16,7 @@ from raypo.evaluation.report import write_report
 from raypo.evaluation.runs import ReportRun, beside_best, check_same_rows, data_of, find_runs
 from raypo.evaluation.summary import summarise
 from raypo.evaluation.table import latex_table
+from tests.evaluation.browser import CHROMIUM, what_is_seen
 
 TITLES = ["<script>alert(1)</script>", "Amélie & Co", "Heat", "موج", "Alien"]
 POPULARITY = np.array([0, 1, 3, 7, 2])
@@ -208,7 +206,6 @@ def test_runs_are_found_in_folders_and_pipelines(tmp_path):
         find_runs([str(trained)])
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 CLICKS = """
 <script>
 const seen = [];
@@ -240,17 +237,7 @@ def test_the_explorer_works_in_a_browser(tmp_path):
     runs = [a_run("Popularity", generates=False), a_run("NAPO", generates=True)]
     runs[1].predictions.at[1, "logps"] = [-3.0, -2.0, -1.0]  # they disagree about user 1
     page = write_report(tmp_path / "report.html", "A", runs, TITLES, POPULARITY).read_text()
-    driven = tmp_path / "driven.html"
-    driven.write_text(page.replace("</body>", CLICKS + "</body>"), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    answer = subprocess.run(
-        [str(CHROMIUM), *options, "--dump-dom", f"file://{driven}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    seen = json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', answer.stdout)[1]))
+    seen = what_is_seen(page, CLICKS, tmp_path)
     counts = [count for count, _, _ in seen]
     assert counts == [
         "user 1 of 3", "user 2 of 3", "user 1 of 3", "user 3 of 3",

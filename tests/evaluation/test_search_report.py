@@ -1,10 +1,6 @@
 """The page of a search: whole, self-contained, honest about collapses, and alive in a browser."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +9,8 @@ from raypo.config import SearchRange, TuneConfig, parse_config
 from raypo.evaluation.search_charts import Axis, axis_of, axis_over
 from raypo.evaluation.search_report import write_search_report
 from raypo.evaluation.trials import SCORE, Trial
-from tests.evaluation.test_report import CHROMIUM, Balanced
+from tests.evaluation.browser import CHROMIUM, what_is_seen
+from tests.evaluation.test_report import Balanced
 
 SPACE = {
     "objective.rho": {"low": 0, "high": 1},
@@ -151,18 +148,7 @@ document.getElementById("seen").textContent = JSON.stringify(seen);
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_pointing_tapping_and_sorting_work_in_a_browser(tmp_path):
     page = page_of(tmp_path, trials())
-    driven = tmp_path / "driven.html"
-    driven.write_text(page.replace("</body>", ACTIONS + "</body>"), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    answer = subprocess.run(
-        [str(CHROMIUM), *options, "--dump-dom", f"file://{driven}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
-    seen = json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', answer.stdout)[1]))
+    seen = what_is_seen(page, ACTIONS, tmp_path)
     start, pointed, away, pinned, unpinned, focused, kept, escaped = seen[:8]
     assert start[0] and away[0] and unpinned[0] and escaped[0]
     for state, words in (

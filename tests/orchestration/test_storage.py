@@ -18,24 +18,17 @@ from tests.training.inputs import write_log
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 RAYPO = str(Path(sys.executable).with_name("raypo"))
 OUTPUT = "s3://bucket/runs"
+TRAINING = {
+    "micro_batch": 4,
+    "policy": {"dtype": "float32", "lora": {"rank": 4}},
+    "cluster": {"engine": "torch"},
+}
 SETTINGS = {
     "output": OUTPUT,
     "model": "tiny-random",
     "recommender": {"max_epochs": 2},
-    "sft": {
-        "rows": 32,
-        "micro_batch": 4,
-        "policy": {"dtype": "float32", "lora": {"rank": 4}},
-        "cluster": {"engine": "torch"},
-        "validation": {"every": 2, "rows": 8},
-    },
-    "align": {
-        "rows": 16,
-        "micro_batch": 4,
-        "policy": {"dtype": "float32", "lora": {"rank": 4}},
-        "cluster": {"engine": "torch"},
-        "validation": {"every": 1, "rows": 8},
-    },
+    "sft": {**TRAINING, "rows": 32, "validation": {"every": 2, "rows": 8}},
+    "align": {**TRAINING, "rows": 16, "validation": {"every": 1, "rows": 8}},
     "evaluate": {"rows": 8, "answers": ["likelihood"], "policy": {"dtype": "float32"}},
 }
 
