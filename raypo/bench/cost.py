@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from raypo.config import InputError
-from raypo.runs import read_json, read_metrics
+from raypo.io.files import read_json
+from raypo.io.run_folder import read_metrics
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _runs_in(folder: Path) -> Iterator[Path]:
 
 def _costs_of(run: Path) -> Iterator[RunCost]:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    if "micro_batch" in config and "cluster" in config:
+    if "micro_batch_size" in config and "cluster" in config:
         yield from _training_cost(run, config)
     elif "scorer" in config:
         yield from _answering_costs(run, config)
@@ -117,7 +118,7 @@ def _training_cost(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
     cluster = config["cluster"]
     workers = cluster["workers"]
     most: int = workers["max"] if isinstance(workers, dict) else workers
-    users = config["micro_batch"] * config["accumulation"] * most
+    users = config["micro_batch_size"] * config["gradient_accumulation_steps"] * most
     # An elastic run holds what it was given; each step's line says how many that was.
     held = statistics.fmean(line.get("workers", most) for line in steps)
     stepping = sum(line["seconds"] for line in steps)

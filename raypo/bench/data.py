@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from raypo.config import PrepareConfig
-from raypo.runs import Progress, no_progress
+from raypo.io.progress import Progress, no_progress
 
 _CHUNK = 1_000_000
 _SECONDS_BETWEEN_LOOKS = 1.0

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from raypo.assets import movielens_100k, resolve_model
+from raypo.bench.model_configs import SHAPES, TOKENIZER_OF_SHAPES, random_model
 from raypo.bench.policy import Users
-from raypo.bench.shapes import SHAPES, TOKENIZER_OF_SHAPES, random_model
 from raypo.config import LoraConfig, PolicyConfig, PrepareConfig, cache_folder
-from raypo.data.assets import movielens_100k, resolve_model
 from raypo.data.dataset import load_dataset
-from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
-from raypo.policy.loading import add_adapter, load_policy, load_tokenizer
+from raypo.data.tokenisation import Encoder
+from raypo.policy.adapters import add_adapter, load_policy
+from raypo.policy.model import load_tokenizer
 
 
 def prepared_movielens() -> Path:
@@ -38,7 +39,7 @@ def load_inputs(
     """A policy with a fresh adapter, real users, the padding token and the model folder.
 
     Args:
-        model: folder, built-in name, or a shape of `raypo.bench.shapes`.
+        model: folder, built-in name, or a shape of `raypo.bench.model_configs`.
         data: prepared data set; None takes MovieLens-100K.
         num_users: training rows, drawn evenly from the set.
         negatives: per user.

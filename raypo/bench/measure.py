@@ -80,7 +80,7 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as CSV, whole or not at all."""
     import pandas as pd
 
-    from raypo.runs import atomic_path
+    from raypo.io.files import atomic_path
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(file) as temporary:

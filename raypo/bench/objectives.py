@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from raypo.bench.measure import Measured, measure_in_turn
+from raypo.io.progress import Progress, no_progress
 from raypo.objectives import PreferenceBatch, build_objective
-from raypo.runs import Progress, no_progress
 
 _CATALOGUE, _HISTORY, _EMBEDDING = 5000, 10, 64
 

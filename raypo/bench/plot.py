@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raypo.bench.policy import PolicyCost
 from raypo.config import InputError
-from raypo.runs import atomic_path
+from raypo.io.files import atomic_path
 
 
 def draw_policy(costs: Sequence[PolicyCost], file: Path, title: str) -> None:

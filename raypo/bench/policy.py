@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from raypo.bench.measure import Measured, measure_in_turn
+from raypo.io.progress import Progress, no_progress
 from raypo.policy import pack_responses
+from raypo.policy.activation_checkpointing import Recompute
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
-from raypo.policy.recompute import Recompute
-from raypo.runs import Progress, no_progress
 
 WAYS = ("naive", "tight", "packed")
 

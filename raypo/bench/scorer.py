@@ -13,13 +13,15 @@ import torch
 from scipy.stats import spearmanr
 
 from raypo.bench.inputs import load_inputs
+from raypo.bench.model_configs import SHAPES
 from raypo.bench.policy import Users
-from raypo.bench.shapes import SHAPES
 from raypo.config import InputError, PolicyConfig
 from raypo.evaluation.vllm_engine import VllmAnswers, VllmScorer
-from raypo.policy.loading import AdapterScorer, load_tokenizer, merged_model
+from raypo.io.files import read_json
+from raypo.io.progress import Progress, no_progress
+from raypo.policy.adapters import AdapterScorer, merged_model
+from raypo.policy.model import load_tokenizer
 from raypo.policy.scoring import score_responses
-from raypo.runs import Progress, no_progress, read_json
 
 WAYS = ("packed", "vllm", "generate", "constrained")
 _NEW_TOKENS = 24

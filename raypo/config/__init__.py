@@ -4,8 +4,8 @@ from raypo.config.base import InputError, Paper, StoppedRun
 from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
+from raypo.config.paths import LocalPath, cache_folder, url_of
 from raypo.config.pipeline import PipelineConfig
-from raypo.config.places import LocalPath, cache_folder, url_of
 from raypo.config.search import AshaConfig, SearchRange, TuneConfig
 from raypo.config.training import (
     AlignConfig,

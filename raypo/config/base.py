@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 Paper = Literal["movielens", "lastfm", "goodreads", "steam"]
@@ -24,10 +25,12 @@ class StoppedRun(RuntimeError):
     """A run could not go on; the message says why, where to look, and what is left of it."""
 
 
-class Strict(BaseModel):
+class BaseConfig(BaseModel):
     """A configuration that knows no other fields than its own, and does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # Old name -> new name of settings; an error for the old one names the new one.
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 def _locations(value: Any) -> Any:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from raypo.config.base import (
+    BaseConfig,
+    Fraction,
     Locations,
     NonNegativeInt,
     Paper,
     PositiveFloat,
     PositiveInt,
-    Share,
-    Strict,
 )
-from raypo.config.places import LocalPath
+from raypo.config.paths import LocalPath
 
 
-class PrepareConfig(Strict):
+class PrepareConfig(BaseConfig):
     """`raypo data prepare`: logs and titles to sequences, splits and candidate sets.
 
     Columns and time formats that are not named are those that the files' format usually has.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {"ties": "tie_break"}
 
     interactions: Locations = Field(description="files of interactions: paths, globs or URLs")
     items: Locations = Field(description="files of items with titles, likewise")
@@ -56,7 +59,7 @@ class PrepareConfig(Strict):
         "keep",
         description="of a user and an item: keep all, drop those of the same time, or keep one",
     )
-    ties: Literal["file", "random"] = Field(
+    tie_break: Literal["file", "random"] = Field(
         "file",
         description="interactions of the same time follow each other as in the files, or by lot: "
         "where times are coarse, the order of the file is often that of ids",
@@ -95,7 +98,7 @@ class PrepareConfig(Strict):
     seed: NonNegativeInt = 0
 
 
-class ImportConfig(Strict):
+class ImportConfig(BaseConfig):
     """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
 
     train: LocalPath = Field(description="JSON array or JSON lines, gzipped or not")
@@ -118,7 +121,7 @@ class ImportConfig(Strict):
     target_field: str = "trueSelection"
 
 
-class RecommenderConfig(Strict):
+class RecommenderConfig(BaseConfig):
     """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
 
     data: LocalPath
@@ -133,7 +136,7 @@ class RecommenderConfig(Strict):
     vertical_filters: PositiveInt = Field(
         2, description="of caser: weighted sums over the last max_length items"
     )
-    dropout: Share = 0.2
+    dropout: Fraction = 0.2
     max_length: PositiveInt = Field(10, description="items of a history that are read")
     batch_size: PositiveInt = 256
     learning_rate: PositiveFloat = 3e-3

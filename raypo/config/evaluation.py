@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from raypo.config.base import (
-    NonNegativeInt,
-    PositiveInt,
-    Strict,
-)
-from raypo.config.places import LocalPath
+from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
+from raypo.config.paths import LocalPath
 from raypo.config.training import PolicyConfig
 
 
-class EngineConfig(Strict):
+class EngineConfig(BaseConfig):
     """The pool of vLLM engines behind Ray Data."""
 
     engines: PositiveInt = 1
@@ -31,7 +28,7 @@ class EngineConfig(Strict):
     kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
 
 
-class ScorerConfig(Strict):
+class ScorerConfig(BaseConfig):
     """The pool behind Ray Data that ranks candidates by likelihood."""
 
     kind: Literal["packed", "vllm"] = Field(
@@ -47,11 +44,19 @@ class ScorerConfig(Strict):
     kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")
 
 
-class EvaluateConfig(Strict):
+class EvaluateConfig(BaseConfig):
     """`raypo evaluate`: an adapter, several adapters, a recommender or a rule on the test rows.
 
     With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "rows": "max_rows",
+        "orders": "num_permutations",
+        "check_rows": "num_greedy_checks",
+        "resamples": "num_bootstrap",
+        "rule": "heuristic",
+    }
 
     data: LocalPath
     output: LocalPath
@@ -60,7 +65,7 @@ class EvaluateConfig(Strict):
         None, description="name -> adapter folder (null is the base model), in one engine start"
     )
     recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
-    rule: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
+    heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
         None, description="or this rule"
     )
     answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
@@ -68,17 +73,19 @@ class EvaluateConfig(Strict):
         "likelihood",
     )
     split: Literal["validation", "test"] = "test"
-    rows: PositiveInt | None = Field(None, description="rows drawn from the split; None takes all")
+    max_rows: PositiveInt | None = Field(
+        None, description="rows drawn from the split; None takes all"
+    )
     generate_rows: PositiveInt | None = Field(
         None, description="the first so many of the rows are generated for; None is all of them"
     )
-    orders: NonNegativeInt = Field(
+    num_permutations: NonNegativeInt = Field(
         0, description="other orders of the same candidates that are ranked too, drawn by lot"
     )
-    check_rows: NonNegativeInt = Field(
+    num_greedy_checks: NonNegativeInt = Field(
         2, description="generated answers compared with the policy's own greedy decoding"
     )
     engine: EngineConfig = EngineConfig()
     scorer: ScorerConfig = ScorerConfig()
-    resamples: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
+    num_bootstrap: PositiveInt = Field(2000, description="bootstrap num_bootstrap of the intervals")
     seed: NonNegativeInt = 0

@@ -102,7 +102,11 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"] if not str(part).startswith("<")]
     where = ".".join(location) or "configuration"
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
+        group = _model_at(model, location[:-1])
+        new_name = getattr(group, "renamed", {}).get(location[-1])
+        if new_name is not None:
+            return f"{where}: renamed; the setting is now {new_name!r}"
+        known = list(group.model_fields) if group is not None else []
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
         return f"{where}: unknown key; {hint}"
@@ -115,16 +119,17 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
 
 
-def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
+    """The model of the group of settings at `location`; None where it is not a group."""
     for part in location:
         field = model.model_fields.get(part)
         if field is None:  # a key of a dictionary, or which of several forms a value has
             continue
         inner = _model_inside(field.annotation)
         if inner is None:
-            return []
+            return None
         model = inner
-    return list(model.model_fields)
+    return model
 
 
 def _model_inside(annotation: Any) -> type[BaseModel] | None:

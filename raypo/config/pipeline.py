@@ -6,14 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from raypo.config.base import (
-    NonNegativeInt,
-    Strict,
-)
-from raypo.config.places import LocalPath
+from raypo.config.base import BaseConfig, NonNegativeInt
+from raypo.config.paths import LocalPath
 
 
-class PipelineConfig(Strict):
+class PipelineConfig(BaseConfig):
     """The whole way: data set, recommender, SFT, alignment, evaluation and report.
 
     A stage's section holds that stage's settings, without what the pipeline fills in itself:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from raypo.config.base import NonNegativeInt, PositiveFloat, PositiveInt, Strict
-from raypo.config.places import LocalPath
+from raypo.config.base import BaseConfig, NonNegativeInt, PositiveFloat, PositiveInt
+from raypo.config.paths import LocalPath
 from raypo.config.training import AlignConfig
 
 
-class SearchRange(Strict):
+class SearchRange(BaseConfig):
     """Numbers from `low` to `high`, both included; whole ones where the setting is a whole one."""
 
     low: float
@@ -49,7 +49,7 @@ Choice = Annotated[
 ]
 
 
-class AshaConfig(Strict):
+class AshaConfig(BaseConfig):
     """When asynchronous successive halving (arXiv 1810.05934) stops a trial."""
 
     grace_steps: PositiveInt = Field(20, description="optimiser steps before any trial is stopped")
@@ -58,8 +58,10 @@ class AshaConfig(Strict):
     )
 
 
-class TuneConfig(Strict):
+class TuneConfig(BaseConfig):
     """`raypo tune`: a search over alignment settings; keys are dotted paths of AlignConfig."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"concurrent": "max_concurrent_trials"}
 
     align: AlignConfig = Field(
         description="what all trials share; its output, OUTPUT/best unless given, is for the best"
@@ -72,7 +74,7 @@ class TuneConfig(Strict):
         "tpe", description="Optuna's tree-structured Parzen estimator, by lot, or all combinations"
     )
     trials: PositiveInt = Field(16, description="how many; a grid has its own number")
-    concurrent: PositiveInt = Field(1, description="trials that run side by side")
+    max_concurrent_trials: PositiveInt = Field(1, description="trials that run side by side")
     seed: NonNegativeInt = 0
     scheduler: Literal["asha", "none"] = Field("none", description="what stops hopeless trials")
     asha: AshaConfig = AshaConfig()

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from raypo.config.base import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Share,
-    Strict,
-)
-from raypo.config.places import LocalPath
+from raypo.config.base import BaseConfig, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from raypo.config.paths import LocalPath
 
 
-class LoraConfig(Strict):
+class LoraConfig(BaseConfig):
     """Low-rank adapters (arXiv 2106.09685) on all linear layers by default."""
 
     rank: PositiveInt = 16
     alpha: PositiveFloat = 32.0
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
-class PolicyConfig(Strict):
+class PolicyConfig(BaseConfig):
     """Which language model, in which precision, with which adapter."""
 
     model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
@@ -48,16 +43,21 @@ class PolicyConfig(Strict):
     )
 
 
-class OptimiserConfig(Strict):
+class OptimiserConfig(BaseConfig):
     """AdamW with linear warm-up and cosine decay to zero."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "warmup_share": "warmup_ratio",
+        "gradient_clip": "max_grad_norm",
+    }
 
     learning_rate: PositiveFloat = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_share: Share = Field(0.05, description="share of the steps spent warming up")
-    gradient_clip: PositiveFloat = 1.0
+    warmup_ratio: Fraction = Field(0.05, description="share of the steps spent warming up")
+    max_grad_norm: PositiveFloat = 1.0
 
 
-class WorkerRange(Strict):
+class WorkerRange(BaseConfig):
     """Elastic training: as many workers as the cluster has room for, within these."""
 
     min: PositiveInt
@@ -81,7 +81,7 @@ Workers = Annotated[
 ]
 
 
-class ClusterConfig(Strict):
+class ClusterConfig(BaseConfig):
     """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
 
     workers: Workers = Field(
@@ -104,15 +104,23 @@ class ClusterConfig(Strict):
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
-class ValidationConfig(Strict):
+class ValidationConfig(BaseConfig):
     """Validation while training: HitRatio@1 by likelihood on some validation rows."""
 
-    every: PositiveInt = Field(20, description="optimiser steps between validations")
-    rows: PositiveInt = 64
+    renamed: ClassVar[Mapping[str, str]] = {"every": "eval_steps", "rows": "max_rows"}
+
+    eval_steps: PositiveInt = Field(20, description="optimiser steps between validations")
+    max_rows: PositiveInt = 64
 
 
-class CommonTrainingConfig(Strict):
+class CommonTrainingConfig(BaseConfig):
     """What fine-tuning and alignment share."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "micro_batch": "micro_batch_size",
+        "accumulation": "gradient_accumulation_steps",
+        "rows": "max_rows",
+    }
 
     data: LocalPath = Field(description="prepared data set")
     output: LocalPath = Field(description="run folder")
@@ -120,13 +128,15 @@ class CommonTrainingConfig(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     cluster: ClusterConfig = ClusterConfig()
     validation: ValidationConfig = ValidationConfig()
-    micro_batch: PositiveInt = Field(4, description="users per worker and forward pass")
+    micro_batch_size: PositiveInt = Field(4, description="users per worker and forward pass")
     token_budget: PositiveInt | None = Field(
         None, description="tokens of a packed row; None packs a micro-batch into one row"
     )
-    accumulation: PositiveInt = Field(1, description="micro-batches per optimiser step")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="micro-batches per optimiser step"
+    )
     epochs: PositiveInt = 1
-    rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
+    max_rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
     mlflow: str | None = Field(
         None, description="tracking URI of MLflow, beside the run's TensorBoard files"
     )
@@ -135,7 +145,7 @@ class CommonTrainingConfig(Strict):
     @property
     def users_per_step(self) -> int:
         """Users in one optimiser step over all workers."""
-        return self.micro_batch * self.accumulation * self.cluster.most_workers
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.cluster.most_workers
 
 
 class SftConfig(CommonTrainingConfig):
@@ -146,7 +156,7 @@ Part = str | dict[str, Any]
 _PARTS = ("reward", "negatives", "temperature", "aggregation", "margin", "link")
 
 
-class ObjectiveConfig(Strict):
+class ObjectiveConfig(BaseConfig):
     """A preset's name and parameters (None keeps the preset's own default), or parts to compose."""
 
     name: str | None = Field(None, description="a preset; napo where no parts are given either")
@@ -160,8 +170,8 @@ class ObjectiveConfig(Strict):
     beta: PositiveFloat | None = None
     gamma: float | None = Field(None, description="gamma_0, the margin")
     alpha: float | None = None
-    rho: Share | None = Field(None, description="share of the batch whose negatives are shared")
-    momentum: Share | None = None
+    rho: Fraction | None = Field(None, description="share of the batch whose negatives are shared")
+    momentum: Fraction | None = None
     sharing_gradient: Literal["all", "local", "own"] | None = None
     mask_collisions: bool | None = None
     similarity: Literal["inner", "cosine"] | None = None

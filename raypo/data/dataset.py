@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypo.config import InputError
-from raypo.runs import file_hash, read_json, value_hash
+from raypo.io.files import file_hash, read_json, value_hash
 
 _ROW_COLUMNS = ("user_id", "history", "target", "timestamp")
 _COLUMNS = {

@@ -15,13 +15,14 @@ import pandas as pd
 from raypo.config import ImportConfig, InputError
 from raypo.data.readers import Malformed
 from raypo.data.writing import QUARANTINE, SPLITS, existing_dataset, write_dataset, write_parquet
-from raypo.runs import Progress, file_hash, no_progress, value_hash, write_text
-from raypo.storage import stored
+from raypo.io.files import file_hash, value_hash, write_text
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import synced
 
 _VERSION = 2
 
 
-@stored
+@synced
 def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Import a published data set; one made of the same files is recognised.
 

@@ -19,14 +19,15 @@ import pyarrow.parquet as pq
 
 from raypo.config import InputError, PrepareConfig
 from raypo.data.candidates import CandidateSampler
-from raypo.data.plan import SPLITS, Plan, keep, make_plan
+from raypo.data.examples import PART, PartTask, RowTask, join_parts, make_rows, order_part
 from raypo.data.readers import LogReader, Malformed, log_reader, read_items
-from raypo.data.rows import PART, PartTask, RowTask, join_parts, make_rows, order_part
+from raypo.data.readers.sources import Source, identify, release_memory, resolve_sources
 from raypo.data.shards import OrderTask, ReadResult, ReadTask, order_shard, read_into_shards
-from raypo.data.sources import Source, identify, release_memory, resolve_sources
+from raypo.data.split import SPLITS, Plan, keep, make_plan
 from raypo.data.titles import display_titles
 from raypo.data.writing import QUARANTINE, existing_dataset, write_dataset, write_parquet
-from raypo.runs import Progress, no_progress, value_hash
+from raypo.io.files import value_hash
+from raypo.io.progress import Progress, no_progress
 
 _VERSION = 3  # raised whenever the same inputs and options come to give another data set
 _SHARD_BYTES = 8 << 20  # of a log's text; a shard is held in memory by each worker
@@ -207,7 +208,7 @@ class _Work:
                 source,
                 self._reader,
                 self._config.minimum_rating,
-                self._config.seed if self._config.ties == "random" else None,
+                self._config.seed if self._config.tie_break == "random" else None,
                 ids,
                 self._shards,
                 self._folder,

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypo.data.readers import LogReader, Malformed, read_interactions
-from raypo.data.readers.malformed import Policy
-from raypo.data.sources import Source
+from raypo.data.readers.rejected_rows import Policy
+from raypo.data.readers.sources import Source
 
 Duplicates = Literal["keep", "exact", "first", "last"]
 _READ = pa.schema(

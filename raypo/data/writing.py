@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypo.audit import audit
 from raypo.config import InputError
-from raypo.data.audit import audit
 from raypo.data.dataset import load_dataset
-from raypo.runs import Progress, file_hash, no_progress, read_json, write_json
+from raypo.io.files import file_hash, read_json, write_json
+from raypo.io.progress import Progress, no_progress
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"

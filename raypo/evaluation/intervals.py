@@ -10,13 +10,13 @@ _CHUNK = 200
 
 
 def bootstrap_interval(
-    values: np.ndarray, resamples: int, seed: int, weights: np.ndarray | None = None
+    values: np.ndarray, num_bootstrap: int, seed: int, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
     """Percentile interval of a mean, or of sum(values) / sum(weights), users drawn together.
 
     Args:
         values: [n], one per user.
-        resamples: draws of n users with replacement.
+        num_bootstrap: draws of n users with replacement.
         seed: of the draws; the same seed draws the same users, which pairs metrics and models.
         weights: [n] denominators; None is 1 each. Draws whose denominator is 0 are left out.
 
@@ -26,8 +26,8 @@ def bootstrap_interval(
     weights = np.ones_like(values, dtype=np.float64) if weights is None else weights
     generator = np.random.default_rng(seed)
     estimates = []
-    for start in range(0, resamples, _CHUNK):
-        shape = (min(_CHUNK, resamples - start), len(values))
+    for start in range(0, num_bootstrap, _CHUNK):
+        shape = (min(_CHUNK, num_bootstrap - start), len(values))
         drawn = generator.integers(len(values), size=shape)
         bottom = weights[drawn].sum(axis=1)
         kept = bottom > 0

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypo.config import InputError
-from raypo.runs import atomic_path
+from raypo.io.files import atomic_path
 
 _SCHEMA = pa.schema(
     [

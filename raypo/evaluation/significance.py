@@ -59,20 +59,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(
-    hits: Sequence[np.ndarray], baseline: np.ndarray, resamples: int, seed: int
+    hits: Sequence[np.ndarray], baseline: np.ndarray, num_bootstrap: int, seed: int
 ) -> list[Comparison]:
     """Each model beside the baseline, corrected for how many there are.
 
     Args:
         hits: one array a model, chance of a hit (between 0 and 1 where candidates tie), [n].
         baseline: likewise.
-        resamples: of the paired bootstrap; rows are drawn together.
-        seed: of the resamples.
+        num_bootstrap: of the paired bootstrap; rows are drawn together.
+        seed: of the num_bootstrap.
     """
     p_values = [mcnemar_exact(own > 0.5, baseline > 0.5) for own in hits]
     compared = []
     for own, p_value, adjusted in zip(hits, p_values, holm(p_values), strict=True):
-        low, high = bootstrap_interval(own - baseline, resamples, seed)
+        low, high = bootstrap_interval(own - baseline, num_bootstrap, seed)
         compared.append(
             Comparison(
                 float((own - baseline).mean()),

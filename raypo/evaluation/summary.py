@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from raypo.evaluation.calibration import calibrate
-from raypo.evaluation.catalogue import (
+from raypo.evaluation.catalogue_metrics import (
     coverage,
     gini_index,
     jackknife_interval,
@@ -17,13 +17,7 @@ from raypo.evaluation.catalogue import (
     tail_items,
 )
 from raypo.evaluation.intervals import bootstrap_interval
-from raypo.evaluation.metrics import (
-    hit_at,
-    ndcg_at,
-    popularity_bias,
-    reciprocal_rank,
-    target_ranks,
-)
+from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank, target_ranks
 
 # A metric's per-user values and denominators; its value is sum(values) / sum(denominators).
 _PerUser = dict[str, tuple[np.ndarray, np.ndarray | None]]
@@ -34,7 +28,7 @@ _LENGTHS = ((1, 3), (4, 6), (7, 9), (10, None))
 def summarise(
     predictions: pd.DataFrame,
     popularity: np.ndarray,
-    resamples: int,
+    num_bootstrap: int,
     seed: int,
     length_normalised: bool = False,
     calibrated: bool = False,
@@ -44,8 +38,8 @@ def summarise(
     Args:
         predictions: columns of `raypo.evaluation.predictions`.
         popularity: occurrences of each item in the training sequences.
-        resamples: bootstrap resamples.
-        seed: of the resamples.
+        num_bootstrap: bootstrap num_bootstrap.
+        seed: of the num_bootstrap.
         length_normalised: rank by log-prob a token.
         calibrated: scores are log-probs of a language model, whose calibration means something.
 
@@ -60,10 +54,10 @@ def summarise(
         # Errors alone do not say which way was asked: greedy answers are the usual one.
         if answered.any() or (way == "generate" and failed.any()):
             asked = predictions[answered | failed]
-            summary[way] = _answered(asked, way, popularity, resamples, seed)
+            summary[way] = _answered(asked, way, popularity, num_bootstrap, seed)
     if predictions["logps"].notna().all():
         scores = ranking_scores(predictions, length_normalised)
-        summary["likelihood"] = _ranked(predictions, scores, popularity, resamples, seed)
+        summary["likelihood"] = _ranked(predictions, scores, popularity, num_bootstrap, seed)
         if calibrated:
             calibration = calibrate(scores, target_places(predictions))
             summary["likelihood"]["CalibrationError"] = calibration.error
@@ -115,17 +109,17 @@ _COLUMNS = {
 
 
 def _answered(
-    predictions: pd.DataFrame, way: str, popularity: np.ndarray, resamples: int, seed: int
+    predictions: pd.DataFrame, way: str, popularity: np.ndarray, num_bootstrap: int, seed: int
 ) -> dict[str, Any]:
     per_user = _answers(predictions, _COLUMNS[way][1], popularity)
     if way == "generate" and "exact_item" in predictions:
         exact = _answers(predictions, "exact_item", popularity)
         for name in ("HitRatio@1", "ValidRatio", "HitRatio@1/valid"):
             per_user[f"{name}/exact"] = exact[name]
-    metrics = _summary(per_user, resamples, seed)
+    metrics = _summary(per_user, num_bootstrap, seed)
     _add_catalogue(metrics, recommended(predictions, way), popularity)
     hits = row_hits(predictions, way)
-    metrics["breakdowns"] = _breakdowns(predictions, hits, popularity, resamples, seed)
+    metrics["breakdowns"] = _breakdowns(predictions, hits, popularity, num_bootstrap, seed)
     return metrics
 
 
@@ -151,7 +145,7 @@ def _ranked(
     predictions: pd.DataFrame,
     scores: np.ndarray,
     popularity: np.ndarray,
-    resamples: int,
+    num_bootstrap: int,
     seed: int,
 ) -> dict[str, Any]:
     candidates = np.stack(predictions["candidates"].to_list())
@@ -168,10 +162,10 @@ def _ranked(
         "AveragePopularity": (popularity[top].astype(np.float64), None),
         "TailPercentage": (tail_items(popularity)[top].astype(np.float64), None),
     }
-    metrics = _summary(per_user, resamples, seed)
+    metrics = _summary(per_user, num_bootstrap, seed)
     _add_catalogue(metrics, top, popularity)
     hits = hit_at(1, above, ties)
-    metrics["breakdowns"] = _breakdowns(predictions, hits, popularity, resamples, seed)
+    metrics["breakdowns"] = _breakdowns(predictions, hits, popularity, num_bootstrap, seed)
     return metrics
 
 
@@ -188,7 +182,7 @@ def _breakdowns(
     predictions: pd.DataFrame,
     hits: np.ndarray,
     popularity: np.ndarray,
-    resamples: int,
+    num_bootstrap: int,
     seed: int,
 ) -> dict[str, list[dict[str, Any]]]:
     """HitRatio@1 by the target's popularity and by the history's length."""
@@ -205,14 +199,16 @@ def _breakdowns(
     groups = {"popularity": by_popularity, "history length": by_length}
     return {
         what: [
-            _group(name, hits[inside], resamples, seed) for name, inside in parts if inside.any()
+            _group(name, hits[inside], num_bootstrap, seed)
+            for name, inside in parts
+            if inside.any()
         ]
         for what, parts in groups.items()
     }
 
 
-def _group(name: str, hits: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
-    low, high = bootstrap_interval(hits, resamples, seed)
+def _group(name: str, hits: np.ndarray, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    low, high = bootstrap_interval(hits, num_bootstrap, seed)
     ratio = float(hits.mean())
     return {"group": name, "n": len(hits), "HitRatio@1": ratio, "interval": [low, high]}
 
@@ -237,13 +233,13 @@ def _orders(predictions: pd.DataFrame, length_normalised: bool) -> dict[str, Any
     }
 
 
-def _summary(per_user: _PerUser, resamples: int, seed: int) -> dict[str, Any]:
+def _summary(per_user: _PerUser, num_bootstrap: int, seed: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float] | None] = {}
     for name, (values, weights) in per_user.items():
         bottom = len(values) if weights is None else weights.sum()
         metrics[name] = float(values.sum() / bottom) if bottom else None
-        low, high = bootstrap_interval(values, resamples, seed, weights)
+        low, high = bootstrap_interval(values, num_bootstrap, seed, weights)
         intervals[name] = None if math.isnan(low) or not bottom else [low, high]
     metrics["n"] = len(next(iter(per_user.values()))[0])
     metrics["intervals"] = intervals

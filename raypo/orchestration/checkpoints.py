@@ -10,14 +10,14 @@ import pyarrow.fs as pafs
 import ray.train
 from ray.train import Checkpoint
 
-from raypo.storage import rays_folder
+from raypo.io.remote import ray_folder
 from raypo.training.checkpoint import newest_whole
 from raypo.training.local import warn
 
 
 def tell_damage(output: Path) -> None:
     """Say which of the checkpoints that a run would go on from are damaged."""
-    with _newest_whole(_kept(*rays_folder(output, "checkpoints"))) as (whole, problems):
+    with _newest_whole(_kept(*ray_folder(output, "checkpoints"))) as (whole, problems):
         for problem in problems:
             warn(problem, whole)
 

@@ -14,8 +14,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raypo.config.places import place, shown_place, url_of
-from raypo.storage import fetch
+from raypo.config.paths import local_path, uri, url_of
+from raypo.io.remote import fetch
 
 
 def connect(processes: int | None = None) -> None:
@@ -27,7 +27,7 @@ def connect(processes: int | None = None) -> None:
     """
     if ray.is_initialized():
         return
-    quieten()
+    silence_logs()
     address = os.environ.get("RAY_ADDRESS")
     options = {} if address else {"include_dashboard": False}
     if processes is not None:
@@ -65,7 +65,7 @@ def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def fetch_everywhere(places: Sequence[Path]) -> None:
     """Fetch copies of URLs on every machine of the cluster, where a library reads paths itself."""
-    urls = [shown_place(one) for one in places if url_of(one) is not None]
+    urls = [uri(one) for one in places if url_of(one) is not None]
     if not urls:
         return
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -82,10 +82,10 @@ def fetch_everywhere(places: Sequence[Path]) -> None:
 
 def _fetch_all(urls: Sequence[str]) -> None:
     for url in urls:
-        fetch(place(url))
+        fetch(local_path(url))
 
 
-def quieten() -> None:
+def silence_logs() -> None:
     """Silence, in this process, warnings of libraries that a user can do nothing about.
 
     Runs in every Ray worker as well as here. Errors are left alone.

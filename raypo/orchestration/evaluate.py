@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig, InputError
-from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
 from raypo.evaluation.predictions import empty_predictions, write_predictions
-from raypo.evaluation.rules import rule_scores
 from raypo.evaluation.summary import summarise
-from raypo.orchestration.ask import ask_policy
-from raypo.policy.loading import check_adapter
+from raypo.io.files import read_json, value_hash, write_json
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import synced
+from raypo.io.run_folder import open_run
+from raypo.orchestration.inference.answers import ask_policy
+from raypo.policy.adapters import check_adapter
+from raypo.recommenders.heuristics import rule_scores
 from raypo.recommenders.train import load_recommender, score_candidates
-from raypo.runs import Progress, no_progress, open_run, read_json, value_hash, write_json
-from raypo.storage import stored
 
 
-@stored
+@synced
 def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Evaluate and write `predictions.parquet`, `metrics.json` and `evaluated.json`.
 
@@ -41,8 +43,8 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[s
     open_run(config.output, config)
     folders = _folders(config)
     if not all((folder / "metrics.json").exists() for folder in folders.values()):
-        rows = sample_rows(getattr(dataset, config.split), config.rows, config.seed)
-        if config.recommender is not None or config.rule is not None:
+        rows = sample_rows(getattr(dataset, config.split), config.max_rows, config.seed)
+        if config.recommender is not None or config.heuristic is not None:
             predictions = {"": _scored(rows, _baseline_scores(config, dataset, rows))}
             about: dict[str, Any] = {}
         else:
@@ -55,10 +57,10 @@ def evaluate(config: EvaluateConfig, progress: Progress = no_progress) -> dict[s
 
 
 def _check(config: EvaluateConfig) -> None:
-    asked = [config.adapters, config.recommender, config.rule]
+    asked = [config.adapters, config.recommender, config.heuristic]
     if sum(value is not None for value in asked) > 1:
         raise InputError("evaluate: give one of adapters, recommender and rule, not several")
-    if config.recommender is None and config.rule is None:
+    if config.recommender is None and config.heuristic is None:
         resolve_model(config.policy.model)
         load_template(config.policy.prompt)
         for folder in adapters_of(config).values():
@@ -80,8 +82,8 @@ def _folders(config: EvaluateConfig) -> dict[str, Path]:
 def _baseline_scores(config: EvaluateConfig, dataset: Dataset, rows: pd.DataFrame) -> np.ndarray:
     if config.recommender is not None:
         return score_candidates(load_recommender(config.recommender), rows)
-    assert config.rule is not None
-    return rule_scores(config.rule, dataset, rows, config.seed)
+    assert config.heuristic is not None
+    return rule_scores(config.heuristic, dataset, rows, config.seed)
 
 
 def _scored(rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
@@ -119,9 +121,9 @@ def _write(
     metrics = summarise(
         predictions,
         dataset.items["popularity"].to_numpy(),
-        config.resamples,
+        config.num_bootstrap,
         config.seed,
         length_normalised=config.scorer.length_normalised,
-        calibrated=config.recommender is None and config.rule is None,
+        calibrated=config.recommender is None and config.heuristic is None,
     )
     write_json(folder / "metrics.json", metrics)

@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from raypo.assets import movielens_100k, resolve_model
+from raypo.cli.progress import clock, console, progress_bar
 from raypo.config import (
     AlignConfig,
     EvaluateConfig,
@@ -27,19 +29,17 @@ from raypo.config import (
     SftConfig,
     parse_config,
 )
-from raypo.config.places import place, shown_place
-from raypo.data.assets import movielens_100k, resolve_model
+from raypo.config.paths import local_path, uri
 from raypo.data.dataset import Dataset, load_dataset
-from raypo.display import clock, console, shown
-from raypo.evaluation.report import write_report
-from raypo.evaluation.runs import ReportRun, data_of, find_runs, read_run
-from raypo.evaluation.table import latex_table, markdown_table
+from raypo.evaluation.report.page import write_report
+from raypo.evaluation.report.runs import ReportRun, data_of, find_runs, read_run
+from raypo.evaluation.report.table import latex_table, markdown_table
+from raypo.io.files import file_hash, read_json, value_hash, write_text
+from raypo.io.remote import fetch, push_file
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.prepare import prepare
 from raypo.orchestration.recommender import train as train_recommender
 from raypo.orchestration.train import train
-from raypo.runs import file_hash, read_json, value_hash, write_text
-from raypo.storage import fetch, push_file
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ class _Stages:
     def evaluate(self, data: Path, recommender: Path, sft: Path, aligned: Path) -> list[ReportRun]:
         settings = self._config.evaluate
         rows: dict[str, Any] = {
-            key: settings[key] for key in ("rows", "split", "resamples") if key in settings
+            key: settings[key] for key in ("max_rows", "split", "num_bootstrap") if key in settings
         }
         baselines: dict[str, dict[str, Any]] = {
-            "Random": {"rule": "random"},
-            "Popularity": {"rule": "popularity"},
-            "Markov chain": {"rule": "markov-chain"},
-            "Item-kNN": {"rule": "item-knn"},
+            "Random": {"heuristic": "random"},
+            "Popularity": {"heuristic": "popularity"},
+            "Markov chain": {"heuristic": "markov-chain"},
+            "Item-kNN": {"heuristic": "item-knn"},
             _recommender_name(recommender): {"recommender": recommender},
         }
         for kind in self._config.baselines:
@@ -174,16 +174,16 @@ class _Stages:
         folder = self._config.output / f"{stage}-{key[:10]}"
         fetch(folder)
         if (folder / done).exists():
-            _say(f"{stage}: finished before, in {shown_place(folder)}")
+            _say(f"{stage}: finished before, in {uri(folder)}")
             return folder
         config = parse_config(model, values | {"output": folder}, source=stage)
         started = time.monotonic()
         expected = self._minutes.get(stage)
         seconds = None if expected is None else 60.0 * expected
-        with shown(stage, seconds, self._seconds_after(stage)) as progress:
+        with progress_bar(stage, seconds, self._seconds_after(stage)) as progress:
             action(config, progress)
         took = clock(time.monotonic() - started)
-        _say(f"{stage}: {took}, in {shown_place(folder)}")
+        _say(f"{stage}: {took}, in {uri(folder)}")
         return folder
 
     def _seconds_after(self, stage: str) -> float:
@@ -259,7 +259,7 @@ def report_on(
         InputError: a folder holds no evaluation, or models answered different questions.
     """
     for one in given:
-        fetch(place(one.partition("=")[2] or one))
+        fetch(local_path(one.partition("=")[2] or one))
     found = find_runs(given)
     data = data or next((used for _, folder, _ in found if (used := data_of(folder))), None)
     if data is None:

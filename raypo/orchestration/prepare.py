@@ -10,13 +10,13 @@ import ray.data
 from raypo.config import InputError, PrepareConfig, url_of
 from raypo.data.prepare import Each, in_this_process
 from raypo.data.prepare import prepare as prepare_with
-from raypo.data.sources import release_memory
+from raypo.data.readers.sources import release_memory
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import synced
 from raypo.orchestration.cluster import connect, this_node
-from raypo.runs import Progress, no_progress
-from raypo.storage import stored
 
 
-@stored
+@synced
 def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """`raypo.data.prepare.prepare`, on Ray's workers where the configuration asks for any."""
     # What other machines wrote into a copy of the output would not be in this one.

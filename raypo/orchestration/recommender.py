@@ -10,16 +10,18 @@ from ray.train import RunConfig, ScalingConfig
 
 from raypo.config import RecommenderConfig, parse_config
 from raypo.data.dataset import load_dataset
-from raypo.orchestration.cluster import connect, quieten
-from raypo.orchestration.relay import relayed, teller
+from raypo.io.files import read_json
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import fetch, ray_storage, remove_ray_records, synced, synced_folders
+from raypo.io.run_folder import open_run
+from raypo.orchestration.cluster import connect, silence_logs
+from raypo.orchestration.progress_actor import progress_actor, progress_reporter
 from raypo.recommenders.train import train_recommender
-from raypo.runs import Progress, no_progress, open_run, read_json
-from raypo.storage import fetch, forget_rays_records, in_step, rays_storage, stored
 
 _RECORDS = ".ray-train"  # of Ray itself, which this run has no use for afterwards
 
 
-@stored
+@synced
 def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """`train_recommender`, on a worker of the cluster where the configuration says so.
 
@@ -35,21 +37,21 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
     open_run(config.output, config)
     progress(0, config.max_epochs, "starting a worker")
     connect()
-    with relayed(progress) as board:
+    with progress_actor(progress) as board:
         ray.train.torch.TorchTrainer(
             _worker,
             train_loop_config={"config": config.model_dump(mode="json"), "board": board},
             torch_config=ray.train.torch.TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
-            run_config=RunConfig(name=_RECORDS, **rays_storage(config.output)),
+            run_config=RunConfig(name=_RECORDS, **ray_storage(config.output)),
         ).fit()
-    forget_rays_records(config.output, _RECORDS)
+    remove_ray_records(config.output, _RECORDS)
     fetch(config.output)
     return dict(read_json(config.output / "summary.json"))
 
 
 def _worker(config: dict[str, Any]) -> None:
-    quieten()
+    silence_logs()
     parsed = parse_config(RecommenderConfig, config["config"], source="recommender worker")
-    with in_step(parsed):
-        train_recommender(parsed, teller(config["board"]))
+    with synced_folders(parsed):
+        train_recommender(parsed, progress_reporter(config["board"]))

@@ -20,31 +20,24 @@ from ray.train import (
 )
 
 from raypo.config import AlignConfig, SftConfig, StoppedRun, WorkerRange, parse_config
+from raypo.io.files import read_json, write_json
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import fetch, inputs, push, ray_storage, synced
+from raypo.io.run_folder import append_metrics, forget_metrics_after, open_run, write_summary
 from raypo.orchestration.checkpoints import newest_checkpoint, tell_damage
-from raypo.orchestration.cluster import connect, quieten
-from raypo.orchestration.relay import relayed, teller
-from raypo.runs import (
-    Progress,
-    append_metrics,
-    forget_metrics_after,
-    no_progress,
-    open_run,
-    read_json,
-    write_json,
-    write_summary,
-)
-from raypo.storage import fetch, inputs, push, rays_storage, stored
+from raypo.orchestration.cluster import connect, silence_logs
+from raypo.orchestration.progress_actor import progress_actor, progress_reporter
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.local import keep_adapter, write_offending
-from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
+from raypo.training.trainer import SCORE, run
 
 # What a worker leaves for the driver where going on would stop at the same place again.
 STOPPED = "stopped.json"
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
 
-@stored
+@synced
 def train(
     config: TrainingConfig,
     progress: Progress = no_progress,
@@ -74,7 +67,7 @@ def train(
     push(config.output)
     tell_damage(config.output)
     connect()
-    with relayed(progress) as board:
+    with progress_actor(progress) as board:
         result = _fit(_trainer(config, board, callbacks), config.output)
     fetch(config.output)  # what the first worker wrote, wherever it ran
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
@@ -126,7 +119,7 @@ def _trainer(
         ),
         run_config=RunConfig(
             name="checkpoints",
-            **rays_storage(config.output),
+            **ray_storage(config.output),
             callbacks=list(callbacks),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(
@@ -143,10 +136,10 @@ def _number(workers: int | WorkerRange) -> int | tuple[int, int]:
 
 def train_worker(config: dict[str, Any]) -> None:
     """What each Ray Train worker does: build the job, take up the last checkpoint, run."""
-    quieten()
+    silence_logs()
     parsed = parse_config(_STAGES[config["stage"]], config["config"], source="train worker")
     rank = ray.train.get_context().get_world_rank()
-    progress = teller(config["board"]) if rank == 0 else no_progress
+    progress = progress_reporter(config["board"]) if rank == 0 else no_progress
     reporter = _RayReporter(parsed.output, rank)
     _refuse_stopped(parsed.output)
     for place in (parsed.output, *inputs(parsed)):

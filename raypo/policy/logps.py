@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from raypo.policy.activation_checkpointing import Recomputation, Recompute
 from raypo.policy.attention import Kind, Layout, kind_for, use_packed_attention
-from raypo.policy.head import token_logps
+from raypo.policy.lm_head import token_logps
 from raypo.policy.packing import PackedResponses
-from raypo.policy.recompute import Recomputation, Recompute
 
 
 @dataclass(frozen=True)

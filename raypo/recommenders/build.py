@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raypo.config import InputError
+from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.caser import Caser
 from raypo.recommenders.gru4rec import GRU4Rec
-from raypo.recommenders.interface import SequentialRecommender
 from raypo.recommenders.sasrec import SASRec
 
 _KINDS: dict[str, tuple[Callable[..., SequentialRecommender], tuple[str, ...]]] = {

@@ -16,17 +16,11 @@ from torch.nn.functional import cross_entropy
 
 from raypo.config import InputError, RecommenderConfig
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.io.files import atomic_path, read_json, write_json
+from raypo.io.progress import Progress, no_progress
+from raypo.io.run_folder import append_metrics, open_run
+from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.build import build_recommender
-from raypo.recommenders.interface import SequentialRecommender
-from raypo.runs import (
-    Progress,
-    append_metrics,
-    atomic_path,
-    no_progress,
-    open_run,
-    read_json,
-    write_json,
-)
 
 _SCORE = "validation/HitRatio@1"
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from raypo.config import InputError
-from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
+from raypo.data.tokenisation import Encoder
 from raypo.policy.packing import PackedResponses, pack_responses
 from raypo.recommenders.train import pad_sequences
 
@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         rows: training rows taken part of; each once an epoch.
         pool: users of one micro-batch over all workers, who share negatives.
-        accumulation: micro-batches per optimiser step.
+        gradient_accumulation_steps: micro-batches per optimiser step.
         workers: number of workers; where it does not divide `pool`, the first take one user more.
         epochs: passes over `rows`.
         seed: of the order of users in each epoch.
@@ -37,7 +37,7 @@ class Plan:
 
     rows: tuple[int, ...]
     pool: int
-    accumulation: int
+    gradient_accumulation_steps: int
     workers: int
     epochs: int
     seed: int
@@ -45,7 +45,7 @@ class Plan:
     @property
     def users_per_step(self) -> int:
         """Users in one optimiser step over all workers."""
-        return self.pool * self.accumulation
+        return self.pool * self.gradient_accumulation_steps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,8 +69,8 @@ class Plan:
 def make_plan(
     num_rows: int,
     rows: int | None,
-    micro_batch: int,
-    accumulation: int,
+    micro_batch_size: int,
+    gradient_accumulation_steps: int,
     workers: int,
     epochs: int,
     seed: int,
@@ -81,8 +81,8 @@ def make_plan(
     Args:
         num_rows: of the data set.
         rows: that take part.
-        micro_batch: users per worker and forward pass, when there are `workers`.
-        accumulation: micro-batches per optimiser step.
+        micro_batch_size: users per worker and forward pass, when there are `workers`.
+        gradient_accumulation_steps: micro-batches per optimiser step.
         workers: that the batch is made for.
         epochs: passes over the rows.
         seed: of rows and order.
@@ -93,12 +93,15 @@ def make_plan(
     """
     rows = num_rows if rows is None else min(rows, num_rows)
     chosen = np.random.default_rng([seed, num_rows]).choice(num_rows, rows, replace=False)
-    pool = micro_batch * workers
-    plan = Plan(tuple(chosen.tolist()), pool, accumulation, in_force or workers, epochs, seed)
+    pool = micro_batch_size * workers
+    plan = Plan(
+        tuple(chosen.tolist()), pool, gradient_accumulation_steps, in_force or workers, epochs, seed
+    )
     if plan.steps_per_epoch == 0:
         raise InputError(
             f"{rows} training rows are fewer than one optimiser step takes ({plan.users_per_step} "
-            f"= micro_batch {micro_batch} x accumulation {accumulation} x workers {workers})"
+            f"= micro_batch_size {micro_batch_size} x gradient_accumulation_steps "
+            f"{gradient_accumulation_steps} x workers {workers})"
         )
     return plan
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from raypo.config import InputError
-from raypo.policy.loading import save_adapter
-from raypo.runs import read_json, write_json
+from raypo.io.files import read_json, write_json
+from raypo.policy.adapters import save_adapter
 from raypo.training.engine import Engine
 
 

@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raypo.config import OptimiserConfig
-from raypo.policy.loading import tell_deepspeed_the_device
 from raypo.policy.logps import PackedPolicy
+from raypo.policy.model import tell_deepspeed_the_device
 from raypo.policy.packing import PackedResponses
-from raypo.training.adamw import MOMENTS, STEPS, steps_of, trained
+from raypo.training.optimizer_state import MOMENTS, STEPS, steps_of, trained
 
 
 class DeepSpeedEngine:
@@ -29,8 +29,8 @@ class DeepSpeedEngine:
         policy: PackedPolicy,
         optimiser: OptimiserConfig,
         zero_stage: int,
-        accumulation: int,
-        micro_batch: int,
+        gradient_accumulation_steps: int,
+        micro_batch_size: int,
         dtype: str,
     ) -> None:
         deepspeed = _import_deepspeed()
@@ -39,7 +39,9 @@ class DeepSpeedEngine:
             self._engine, self._optimiser, _, _ = deepspeed.initialize(
                 model=policy,
                 model_parameters=parameters,
-                config=_deepspeed_config(optimiser, zero_stage, accumulation, micro_batch, dtype),
+                config=_deepspeed_config(
+                    optimiser, zero_stage, gradient_accumulation_steps, micro_batch_size, dtype
+                ),
                 dist_init_required=not dist.is_initialized(),
             )
         self.policy = policy
@@ -171,12 +173,16 @@ def _import_deepspeed() -> Any:
 
 
 def _deepspeed_config(
-    optimiser: OptimiserConfig, zero_stage: int, accumulation: int, micro_batch: int, dtype: str
+    optimiser: OptimiserConfig,
+    zero_stage: int,
+    gradient_accumulation_steps: int,
+    micro_batch_size: int,
+    dtype: str,
 ) -> dict[str, Any]:
     return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": optimiser.gradient_clip,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "gradient_clipping": optimiser.max_grad_norm,
         "bf16": {"enabled": dtype == "bfloat16"},
         "zero_optimization": {"stage": zero_stage},
         "zero_allow_untested_optimizer": True,

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from raypo.config import InputError, PolicyConfig
-from raypo.data.encoding import Encoder
 from raypo.data.prompts import load_template
-from raypo.policy.loading import load_tokenizer
-from raypo.runs import read_json
+from raypo.data.tokenisation import Encoder
+from raypo.io.files import read_json
+from raypo.policy.model import load_tokenizer
 
 # What different architectures call the positions that they know.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")

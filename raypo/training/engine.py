@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from raypo.config import ClusterConfig, OptimiserConfig
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
-from raypo.training.adamw import MOMENTS, STEPS, steps_of, trained
+from raypo.training.optimizer_state import MOMENTS, STEPS, steps_of, trained
 
 
 class Engine(Protocol):
@@ -48,26 +48,30 @@ def make_engine(
     policy: PackedPolicy,
     optimiser: OptimiserConfig,
     cluster: ClusterConfig,
-    accumulation: int,
-    micro_batch: int,
+    gradient_accumulation_steps: int,
+    micro_batch_size: int,
     dtype: str,
 ) -> Engine:
     """The engine that `cluster.engine` names, around `policy`."""
     if cluster.engine == "torch":
-        return TorchEngine(policy, optimiser, accumulation)
+        return TorchEngine(policy, optimiser, gradient_accumulation_steps)
     from raypo.training.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(policy, optimiser, cluster.zero_stage, accumulation, micro_batch, dtype)
+    return DeepSpeedEngine(
+        policy, optimiser, cluster.zero_stage, gradient_accumulation_steps, micro_batch_size, dtype
+    )
 
 
 class TorchEngine:
     """Plain torch: AdamW and one all-reduce of the gradients a step."""
 
-    def __init__(self, policy: PackedPolicy, optimiser: OptimiserConfig, accumulation: int) -> None:
+    def __init__(
+        self, policy: PackedPolicy, optimiser: OptimiserConfig, gradient_accumulation_steps: int
+    ) -> None:
         self.device = _device()
         self.policy = policy.to(self.device)
-        self._accumulation = accumulation
-        self._clip = optimiser.gradient_clip
+        self._accumulation = gradient_accumulation_steps
+        self._clip = optimiser.max_grad_norm
         self._named = trained(policy)
         self._optimiser = torch.optim.AdamW(
             self._named.values(), lr=0.0, weight_decay=optimiser.weight_decay

@@ -8,24 +8,25 @@ from typing import Any
 
 import torch.distributed as dist
 
+from raypo.assets import resolve_model
 from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
-from raypo.data.assets import resolve_model
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.negatives import TrainingCandidates
 from raypo.data.prompts import load_template
+from raypo.io.files import file_hash, read_json, value_hash
+from raypo.io.progress import Progress
 from raypo.objectives import build_objective, compose_objective
+from raypo.policy.adapters import check_adapter, load_policy
 from raypo.policy.attention import row_multiple
-from raypo.policy.loading import check_adapter, load_policy
 from raypo.policy.logps import PackedPolicy
 from raypo.recommenders.train import load_recommender
-from raypo.runs import Progress, file_hash, read_json, value_hash
 from raypo.training.batches import BatchMaker, Plan, make_plan
 from raypo.training.checkpoint import read_checkpoint
 from raypo.training.encoder import make_encoder
 from raypo.training.engine import Engine, make_engine
-from raypo.training.loop import Job, Reporter
 from raypo.training.reference import FrozenAdapter, KeptReference, Reference, compute_reference
 from raypo.training.tracking import check_mlflow
+from raypo.training.trainer import Job, Reporter
 
 TrainingConfig = SftConfig | AlignConfig
 
@@ -79,9 +80,9 @@ def plan_of(config: TrainingConfig, dataset: Dataset, workers: int | None = None
     """The sampler's plan of a stage; `workers` where not all that it is made for are there."""
     return make_plan(
         len(dataset.train),
-        config.rows,
-        config.micro_batch,
-        config.accumulation,
+        config.max_rows,
+        config.micro_batch_size,
+        config.gradient_accumulation_steps,
         config.cluster.most_workers,
         config.epochs,
         config.seed,
@@ -128,7 +129,7 @@ def build_job(
         ),
         optimiser=config.optimiser,
         validation=config.validation,
-        validation_rows=sample_rows(dataset.validation, config.validation.rows, config.seed),
+        validation_rows=sample_rows(dataset.validation, config.validation.max_rows, config.seed),
         reporter=reporter,
         progress=progress,
         worker=worker,
@@ -151,8 +152,8 @@ def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
         PackedPolicy(model, recompute=config.policy.gradient_checkpointing),
         config.optimiser,
         config.cluster,
-        config.accumulation,
-        config.micro_batch,
+        config.gradient_accumulation_steps,
+        config.micro_batch_size,
         config.policy.dtype,
     )
 
@@ -194,7 +195,7 @@ def _reference_hash(config: AlignConfig, model_folder: Path, dataset: Dataset) -
             load_template(config.policy.prompt),
             [config.policy.dtype, config.policy.quantisation, config.policy.max_prompt_tokens],
             dataset.info["files"],
-            [config.rows, config.epochs, config.seed, config.negatives, config.users_per_step],
+            [config.max_rows, config.epochs, config.seed, config.negatives, config.users_per_step],
         ]
     )
 

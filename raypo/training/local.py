@@ -10,25 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from raypo.config import InputError
-from raypo.runs import (
-    Progress,
+from raypo.io.files import read_json, write_json
+from raypo.io.progress import Progress, no_progress
+from raypo.io.remote import push, synced
+from raypo.io.run_folder import (
     append_metrics,
     forget_metrics_after,
-    no_progress,
     open_run,
-    read_json,
     read_metrics,
-    write_json,
     write_summary,
 )
-from raypo.storage import push, stored
 from raypo.training.checkpoint import newest_whole
 from raypo.training.job import TrainingConfig, build_job, check_inputs
-from raypo.training.loop import SCORE, run
 from raypo.training.tracking import Trackers
+from raypo.training.trainer import SCORE, run
 
 
-@stored
+@synced
 def train_locally(config: TrainingConfig, progress: Progress = no_progress) -> dict[str, Any]:
     """Like `raypo.orchestration.train.train`, with one worker in this process.
 

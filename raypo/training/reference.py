@@ -19,10 +19,11 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raypo.runs import Progress, atomic_path
-from raypo.training.adamw import trained
+from raypo.io.files import atomic_path
+from raypo.io.progress import Progress
 from raypo.training.batches import Batch, BatchMaker, Plan
 from raypo.training.engine import Engine
+from raypo.training.optimizer_state import trained
 
 
 class Reference(Protocol):
@@ -98,7 +99,7 @@ def compute_reference(
     """
     own: dict[tuple[int, int], Tensor] = {}
     for step in range(plan.total_steps):
-        for micro in range(plan.accumulation):
+        for micro in range(plan.gradient_accumulation_steps):
             batch = make_batch(*plan.micro(step, micro, worker))
             sums = engine.logps(batch.packed.to(engine.device)).cpu()
             own.update(zip(batch.keys, sums, strict=True))

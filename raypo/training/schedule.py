@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 
-def learning_rate(step: int, total_steps: int, peak: float, warmup_share: float) -> float:
+def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float) -> float:
     """Linear warm-up to `peak`, then cosine decay towards zero.
 
     Args:
         step: optimiser step about to be taken, from 0.
         total_steps: of the whole run.
         peak: highest rate.
-        warmup_share: share of the steps spent warming up.
+        warmup_ratio: share of the steps spent warming up.
     """
-    warmup = max(1, round(total_steps * warmup_share))
+    warmup = max(1, round(total_steps * warmup_ratio))
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, total_steps - warmup)

@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from raypo.data.encoding import Encoder
+from raypo.data.tokenisation import Encoder
 from raypo.policy.attention import row_multiple
 from raypo.policy.packing import pack_responses
 from raypo.training.engine import Engine

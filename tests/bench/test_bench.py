@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from raypo.bench.measure import measure_in_turn
 from raypo.bench.objectives import bench_objectives
 from raypo.bench.policy import Users, bench_policy, naive_logps, repeated_rows, tight_logps
-from raypo.cli import app
+from raypo.cli.main import app
 from raypo.config import InputError
 from raypo.policy import pack_responses, response_logps
 from tests.policy.test_logps import PROMPTS, RESPONSES, lora_model

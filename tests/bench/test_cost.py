@@ -5,11 +5,12 @@ from typer.testing import CliRunner
 
 from raypo import config as configs
 from raypo.bench.cost import run_costs
-from raypo.cli import app
+from raypo.cli.main import app
 from raypo.config import InputError
-from raypo.runs import append_metrics, open_run, write_json
+from raypo.io.files import write_json
+from raypo.io.run_folder import append_metrics, open_run
 
-TRAINING = {"data": "d", "micro_batch": 8, "accumulation": 2}
+TRAINING = {"data": "d", "micro_batch_size": 8, "gradient_accumulation_steps": 2}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raypo.config import InputError, PrepareConfig
 from raypo.data.dataset import load_dataset, sample_rows
 from raypo.data.prepare import prepare
-from raypo.runs import file_hash, read_json, write_json
+from raypo.io.files import file_hash, read_json, write_json
 
 MakeConfig = Callable[..., PrepareConfig]
 

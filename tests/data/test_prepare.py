@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from raypo.config import InputError, PrepareConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.dataset import Dataset, load_dataset
-from raypo.data.plan import positions_in_sequences
+from raypo.data.examples import histories
 from raypo.data.prepare import prepare
-from raypo.data.rows import histories
 from raypo.data.shards import _lots
-from raypo.runs import file_hash
+from raypo.data.split import positions_in_sequences
+from raypo.io.files import file_hash
 
 from .conftest import NUM_ITEMS, write_lines
 
@@ -307,7 +307,7 @@ def test_the_parts_of_a_log_and_their_shards_do_not_matter(
     whole = make_config(output=tmp_path / "whole")
     prepare(whole)
     monkeypatch.setattr("raypo.data.prepare._SHARD_BYTES", 512)
-    monkeypatch.setattr("raypo.data.rows.PART", 17)
+    monkeypatch.setattr("raypo.data.examples.PART", 17)
     monkeypatch.setattr("raypo.data.prepare.PART", 17)
     monkeypatch.setattr("raypo.data.readers.records.CHUNK", 23)
     third = len(log) // 3
@@ -409,9 +409,11 @@ def test_ties_by_lot_keep_the_order_of_time_alone(
         return float(np.concatenate(pairs).mean())
 
     filed = prepared(make_config(interactions=source, output=tmp_path / "file"))
-    drawn = prepared(make_config(interactions=source, output=tmp_path / "drawn", ties="random"))
+    drawn = prepared(
+        make_config(interactions=source, output=tmp_path / "drawn", tie_break="random")
+    )
     again = prepared(
-        make_config(interactions=source, output=tmp_path / "other", ties="random", seed=1)
+        make_config(interactions=source, output=tmp_path / "other", tie_break="random", seed=1)
     )
     assert ascending(filed) > 0.8 > 0.6 > ascending(drawn)
     assert [len(filed.train), len(filed.test)] == [len(drawn.train), len(drawn.test)]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from raypo.assets import tiny_random
 from raypo.config import InputError
-from raypo.data.assets import tiny_random
-from raypo.data.encoding import Encoder
 from raypo.data.prompts import load_template, render
+from raypo.data.tokenisation import Encoder
 
 TITLES = ["To Have, or Not", "The Godfather", "Cité {0} des enfants perdus", "1984 & 2001!"]
 

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.formats import FORMATS, find_format
 from raypo.data.readers import Malformed, log_reader, read_interactions, read_items
+from raypo.data.readers.formats import FORMATS, find_format
 from raypo.data.readers.records import read_columns
+from raypo.data.readers.sources import Source, resolve_sources
 from raypo.data.readers.times import guess_time_format, parse_times
-from raypo.data.sources import Source, resolve_sources
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\n"

@@ -13,24 +13,18 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from raypo.evaluation.answers import match_answer, match_exactly
+from raypo.evaluation.answer_parsing import match_answer, match_exactly
+from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.calibration import calibrate
-from raypo.evaluation.catalogue import coverage, gini_index, jackknife_interval, tail_items
+from raypo.evaluation.candidate_permutations import in_own_order, with_orders
+from raypo.evaluation.catalogue_metrics import coverage, gini_index, jackknife_interval, tail_items
 from raypo.evaluation.intervals import bootstrap_interval
-from raypo.evaluation.kept import KeptAnswers
-from raypo.evaluation.metrics import (
-    hit_at,
-    ndcg_at,
-    popularity_bias,
-    reciprocal_rank,
-    target_ranks,
-)
-from raypo.evaluation.orders import in_own_order, with_orders
+from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank, target_ranks
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
-from raypo.evaluation.rules import popularity_scores, random_scores
+from raypo.evaluation.report.table import markdown_table
 from raypo.evaluation.significance import compare, holm, mcnemar_exact
 from raypo.evaluation.summary import summarise
-from raypo.evaluation.table import markdown_table
+from raypo.recommenders.heuristics import popularity_scores, random_scores
 
 POPULARITY = np.array([0, 1, 3, 7])
 
@@ -90,7 +84,7 @@ def test_summary_of_generated_answers_by_hand():
     predictions = empty_predictions(rows())
     predictions["answer"] = ["a", "b", "c", "d"]
     predictions["answer_item"] = pd.array([2, 3, None, None], dtype="Int64")
-    summary = summarise(predictions, POPULARITY, resamples=500, seed=0)
+    summary = summarise(predictions, POPULARITY, num_bootstrap=500, seed=0)
     generate = summary["generate"]
     assert set(summary) == {"generate"}
     assert generate["n"] == 4
@@ -107,7 +101,7 @@ def test_summary_of_generated_answers_by_hand():
 def test_nothing_valid_has_no_value_rather_than_a_wrong_one():
     predictions = empty_predictions(rows())
     predictions["answer"] = "?"
-    generate = summarise(predictions, POPULARITY, resamples=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
     assert generate["HitRatio@1"] == 0
     assert generate["HitRatio@1/valid"] is None
     assert generate["intervals"]["PopularityBias"] is None
@@ -119,7 +113,7 @@ def test_a_failed_row_stays_in_the_denominator():
     predictions["answer"] = ["a", None, None, None]
     predictions["error"] = [None, "engine died", "engine died", "engine died"]
     predictions["answer_item"] = pd.array([2, None, None, None], dtype="Int64")
-    generate = summarise(predictions, POPULARITY, resamples=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
     assert (generate["HitRatio@1"], generate["ValidRatio"]) == (0.25, 0.25)
 
 
@@ -127,14 +121,14 @@ def test_rows_that_nobody_generated_for_are_not_counted():
     predictions = empty_predictions(rows())
     predictions["answer"] = ["a", "b", None, None]
     predictions["answer_item"] = pd.array([2, None, None, None], dtype="Int64")
-    generate = summarise(predictions, POPULARITY, resamples=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
     assert (generate["n"], generate["HitRatio@1"]) == (2, 0.5)
 
 
 def test_summary_of_rankings_by_hand():
     predictions = empty_predictions(rows(2))
     predictions["logps"] = [[-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0]]
-    likelihood = summarise(predictions, POPULARITY, resamples=50, seed=0)["likelihood"]
+    likelihood = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["likelihood"]
     assert likelihood["HitRatio@1"] == 0.5
     assert likelihood["HitRatio@5"] == 1
     assert likelihood["NDCG@5"] == pytest.approx((1 + 1 / math.log2(3)) / 2)
@@ -318,17 +312,17 @@ def test_answers_are_kept_once_and_a_torn_line_is_dropped(tmp_path):
     questions = pd.DataFrame(
         {"name": ["a", "a", "b"], "row": [0, 1, 0], "order": 0, "history": [[1]] * 3}
     )
-    kept = KeptAnswers(tmp_path / "x.jsonl")
+    kept = AnswerStore(tmp_path / "x.jsonl")
     kept.add({"name": "a", "row": 1, "order": 0, "answer": "Amélie"})
     kept.add({"name": "a", "row": 1, "order": 0, "answer": "again"})
     kept.close()
     with (tmp_path / "x.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"name": "b", "row": 0, "ord')
-    again = KeptAnswers(tmp_path / "x.jsonl")
+    again = AnswerStore(tmp_path / "x.jsonl")
     assert again.missing(questions)[["name", "row"]].values.tolist() == [["a", 0], ["b", 0]]
     again.add({"name": "b", "row": 0, "order": 0, "answer": "x"})
     again.close()
-    last = KeptAnswers(tmp_path / "x.jsonl")
+    last = AnswerStore(tmp_path / "x.jsonl")
     assert last.frame()["answer"].tolist() == ["Amélie", "x"]
     last.close()
 

@@ -10,12 +10,18 @@ import pandas as pd
 import pytest
 
 from raypo.config import InputError
-from raypo.evaluation.catalogue import popularity_quintiles
+from raypo.evaluation.catalogue_metrics import popularity_quintiles
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
-from raypo.evaluation.report import write_report
-from raypo.evaluation.runs import ReportRun, beside_best, check_same_rows, data_of, find_runs
+from raypo.evaluation.report.page import write_report
+from raypo.evaluation.report.runs import (
+    ReportRun,
+    beside_best,
+    check_same_rows,
+    data_of,
+    find_runs,
+)
+from raypo.evaluation.report.table import latex_table
 from raypo.evaluation.summary import summarise
-from raypo.evaluation.table import latex_table
 from tests.evaluation.browser import CHROMIUM, what_is_seen
 
 TITLES = ["<script>alert(1)</script>", "Amélie & Co", "Heat", "موج", "Alien"]
@@ -42,7 +48,7 @@ def a_run(name: str, generates: bool) -> ReportRun:
         {"step": 1, "loss": 2.0, "gamma": 1.0},
         {"step": 2, "loss": 1.5, "gamma": 1.1, "validation/HitRatio@1": 0.2},
     ]
-    metrics = summarise(predictions, POPULARITY, resamples=20, seed=0)
+    metrics = summarise(predictions, POPULARITY, num_bootstrap=20, seed=0)
     return ReportRun(name, metrics, predictions, training if generates else [])
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from raypo.config import SearchRange, TuneConfig, parse_config
-from raypo.evaluation.search_charts import Axis, axis_of, axis_over
-from raypo.evaluation.search_report import write_search_report
-from raypo.evaluation.trials import SCORE, Trial
+from raypo.evaluation.search_report.charts import Axis, axis_of, axis_over
+from raypo.evaluation.search_report.page import write_search_report
+from raypo.evaluation.search_report.trials import SCORE, Trial
 from tests.evaluation.browser import CHROMIUM, what_is_seen
 from tests.evaluation.test_report import Balanced
 
@@ -25,7 +25,7 @@ def a_config(tmp_path):
         "data": tmp_path / "films & <books>",
         "output": tmp_path,
         "policy": {"adapter": tmp_path},
-        "validation": {"rows": 100},
+        "validation": {"max_rows": 100},
     }
     values = {"align": align, "output": tmp_path / "search", "space": SPACE}
     return parse_config(TuneConfig, values, "test")

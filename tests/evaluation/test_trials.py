@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raypo.config import InputError
-from raypo.evaluation.trials import (
+from raypo.evaluation.search_report.trials import (
     SCORE,
     Collapse,
     Point,
@@ -106,7 +106,7 @@ def test_another_file_is_refused(tmp_path):
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
-    from raypo.evaluation.trials import read_lines
+    from raypo.evaluation.search_report.trials import read_lines
 
     one = trial(0, [0.4], [3, 3], folder=tmp_path)
     one.output.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from raypo.cli import app
+from raypo.cli.main import app
 from raypo.objectives import available_objectives
 from raypo.objectives.describe import describe, markdown_table
 

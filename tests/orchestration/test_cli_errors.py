@@ -23,11 +23,11 @@ def raypo(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["sft", "output=out"], "data: required, not given"),
         (["align", "data=x", "output=out"], "alignment starts from an SFT adapter"),
         (["data", "prepare", "interactions=no.inter", "items=no.item", "output=o"], "no.inter"),
-        (["sft", "data=x", "output=out", "rowz=3"], "did you mean 'rows'?"),
+        (["sft", "data=x", "output=out", "max_row=3"], "did you mean 'max_rows'?"),
         (["sft", "--config", "missing.yaml"], "missing.yaml: no such configuration file"),
         (["demo", "--scale", "huge"], "expected smoke, demo or full"),
         (["data", "fetch", "nothing"], "unknown; known are movielens-100k"),
-        (["evaluate", "data=x", "output=o", "rule=random", "recommender=r"], "not several"),
+        (["evaluate", "data=x", "output=o", "heuristic=random", "recommender=r"], "not several"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_started(
@@ -58,7 +58,7 @@ def test_the_command_itself_ends_plainly_and_soon(tmp_path):
 
 def test_a_run_folder_of_another_configuration_is_refused(tmp_path):
     from raypo.config import InputError, RecommenderConfig
-    from raypo.runs import open_run
+    from raypo.io.run_folder import open_run
 
     config = RecommenderConfig(data=tmp_path, output=tmp_path / "run")
     open_run(config.output, config)
@@ -72,6 +72,6 @@ def test_a_run_folder_of_another_configuration_is_refused(tmp_path):
 
 
 def test_show_prints_the_arithmetic_and_runs_nothing(tmp_path):
-    answer = raypo("show", "align", "data=x", "output=y", "policy.adapter=z", "micro_batch=8")
+    answer = raypo("show", "align", "data=x", "output=y", "policy.adapter=z", "micro_batch_size=8")
     assert answer.returncode == 0, answer.stderr
     assert "8 users x 1 micro-batches x 2 workers = 16 users a step" in answer.stdout

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from raypo.assets import movielens_100k
 from raypo.config import PrepareConfig
-from raypo.data.assets import movielens_100k
 from raypo.data.prepare import prepare
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_a_recommender_trained_on_a_ray_worker_is_the_one_trained_here(data, tmp
 def command(data: Path, output: Path) -> list[str]:
     return [
         RAYPO, "evaluate", f"data={data}", f"output={output}", "policy.model=tiny-random",
-        "policy.dtype=float32", "rows=160", "orders=2", "answers=[likelihood]",
+        "policy.dtype=float32", "max_rows=160", "num_permutations=2", "answers=[likelihood]",
         "scorer.workers=1", "scorer.batch_size=2",
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raypo.runs import read_metrics
+from raypo.io.run_folder import read_metrics
 from tests.training.inputs import make_inputs
 from tests.training.test_resume import timing
 
@@ -28,9 +28,9 @@ def command(inputs, output, *more):
     data, recommender, adapter = inputs
     values = [
         f"recommender={recommender}", f"policy.adapter={adapter}", "objective.name=napo",
-        "negatives=3", "rows=48", "micro_batch=2", "epochs=3", "policy.model=tiny-random",
+        "negatives=3", "max_rows=48", "micro_batch_size=2", "epochs=3", "policy.model=tiny-random",
         "policy.dtype=float32", "cluster.workers=2", "cluster.engine=torch",
-        "validation.every=5", "validation.rows=8", "optimiser.learning_rate=1e-2",
+        "validation.eval_steps=5", "validation.max_rows=8", "optimiser.learning_rate=1e-2",
     ]  # fmt: skip
     return [RAYPO, "align", f"data={data}", f"output={output}", *values, *more]
 
@@ -172,7 +172,7 @@ finally:
 def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(
-        command(inputs, output, "optimiser.learning_rate=1e30", "optimiser.gradient_clip=1e30"),
+        command(inputs, output, "optimiser.learning_rate=1e30", "optimiser.max_grad_norm=1e30"),
         capture_output=True,
         text=True,
         check=False,

@@ -9,14 +9,15 @@ import psutil
 import pytest
 import torch
 
+from raypo.assets import resolve_model
 from raypo.config import EngineConfig, PolicyConfig, ScorerConfig
-from raypo.data.assets import resolve_model
-from raypo.data.encoding import Encoder
 from raypo.data.prompts import load_template
-from raypo.evaluation.answers import match_exactly
-from raypo.evaluation.kept import KeptAnswers
-from raypo.policy.loading import greedy_answer, load_policy, load_tokenizer, save_adapter
-from raypo.runs import no_progress
+from raypo.data.tokenisation import Encoder
+from raypo.evaluation.answer_parsing import match_exactly
+from raypo.evaluation.answer_store import AnswerStore
+from raypo.io.progress import no_progress
+from raypo.policy.adapters import load_policy, save_adapter
+from raypo.policy.model import greedy_answer, load_tokenizer
 
 # Ray's own modules are written against older pydantic; what they say is not about us.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -82,10 +83,10 @@ def questions(names, rows=3):
 
 def asked_of(engines, folder, asked, ways):
     """Answers by way: free, constrained or both, from one start of the engines."""
-    from raypo.orchestration.generate import Sheet, ask
+    from raypo.orchestration.inference.generate import RequestBatch, ask
 
     sheets = {
-        way: Sheet(asked, KeptAnswers(folder / f"{way}.jsonl"), way == "constrained")
+        way: RequestBatch(asked, AnswerStore(folder / f"{way}.jsonl"), way == "constrained")
         for way in ways
     }
     ask(list(sheets.values()), *engines)
@@ -149,13 +150,13 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
 
 
 def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
-    from raypo.orchestration.score import score
+    from raypo.orchestration.inference.score import score
 
     adapters = {"one": models["one"][0]}
     asked = questions(adapters, rows=5)
     frames = {}
     for kind in ("packed", "vllm"):
-        kept = KeptAnswers(tmp_path / f"{kind}.jsonl")
+        kept = AnswerStore(tmp_path / f"{kind}.jsonl")
         config = ScorerConfig(kind=kind, workers=1, max_model_len=512, kv_cache_gib=1)
         policy = PolicyConfig(dtype="float32")
         score(asked, adapters, policy, model_folder, encoder, config, kept, no_progress)

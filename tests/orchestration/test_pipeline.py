@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raypo.runs import read_metrics
+from raypo.io.run_folder import read_metrics
 
 pytestmark = pytest.mark.slow
 RAYPO = [str(Path(sys.executable).with_name("raypo"))]
@@ -97,7 +97,7 @@ def test_plain_peft_loads_the_adapter(demo):
     import peft
     from transformers import AutoModelForCausalLM
 
-    from raypo.data.assets import tiny_random
+    from raypo.assets import tiny_random
 
     output, _ = demo
     model = AutoModelForCausalLM.from_pretrained(tiny_random())

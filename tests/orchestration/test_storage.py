@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 RAYPO = str(Path(sys.executable).with_name("raypo"))
 OUTPUT = "s3://bucket/runs"
 TRAINING = {
-    "micro_batch": 4,
+    "micro_batch_size": 4,
     "policy": {"dtype": "float32", "lora": {"rank": 4}},
     "cluster": {"engine": "torch"},
 }
@@ -27,9 +27,9 @@ SETTINGS = {
     "output": OUTPUT,
     "model": "tiny-random",
     "recommender": {"max_epochs": 2},
-    "sft": {**TRAINING, "rows": 32, "validation": {"every": 2, "rows": 8}},
-    "align": {**TRAINING, "rows": 16, "validation": {"every": 1, "rows": 8}},
-    "evaluate": {"rows": 8, "answers": ["likelihood"], "policy": {"dtype": "float32"}},
+    "sft": {**TRAINING, "rows": 32, "validation": {"eval_steps": 2, "max_rows": 8}},
+    "align": {**TRAINING, "rows": 16, "validation": {"eval_steps": 1, "max_rows": 8}},
+    "evaluate": {"max_rows": 8, "answers": ["likelihood"], "policy": {"dtype": "float32"}},
 }
 
 

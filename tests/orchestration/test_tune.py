@@ -21,11 +21,11 @@ from raypo.config import (
     load_config,
     parse_config,
 )
-from raypo.evaluation.trials import SCORE, Trial, write_trials
-from raypo.orchestration.proposals import Tried, propose
-from raypo.orchestration.space import check_space
-from raypo.orchestration.tune import tune
-from raypo.runs import open_run, read_metrics
+from raypo.evaluation.search_report.trials import SCORE, Trial, write_trials
+from raypo.io.run_folder import open_run, read_metrics
+from raypo.orchestration.tuning.sampler import Observation, propose
+from raypo.orchestration.tuning.search_space import check_space
+from raypo.orchestration.tuning.tune import tune
 from tests.training.inputs import make_inputs
 
 RAYPO = str(Path(sys.executable).with_name("raypo"))
@@ -46,10 +46,10 @@ def values(inputs, output, **search):
         "recommender": str(recommender),
         "policy": {"model": "tiny-random", "adapter": str(adapter), "dtype": "float32"},
         "objective": {"name": "napo"},
-        "rows": 48,
-        "micro_batch": 4,
+        "max_rows": 48,
+        "micro_batch_size": 4,
         "epochs": 2,
-        "validation": {"every": 4, "rows": 16},
+        "validation": {"eval_steps": 4, "max_rows": 16},
         "cluster": {"workers": 1, "engine": "torch", "cpus_per_worker": 0.5},
     }
     align |= search.pop("align", {})
@@ -88,7 +88,7 @@ def trials_of(output):
         ({"seed.x": [1]}, "seed is a value, not a group"),
         *(
             ({key: ["x"]}, f"space.{key}: all trials of a search share this")
-            for key in ("data", "output", "recommender", "policy.adapter", "validation.rows")
+            for key in ("data", "output", "recommender", "policy.adapter", "validation.max_rows")
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_trial_in_its_own_process_has_one_worker(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "asha", [{"asha": {"grace_steps": 24}}, {"align": {"validation": {"every": 24}}}]
+    "asha", [{"asha": {"grace_steps": 24}}, {"align": {"validation": {"eval_steps": 24}}}]
 )
 def test_halving_that_could_stop_nothing_is_refused(inputs, tmp_path, asha):
     search = {"space": {"objective.rho": [0, 1]}, "scheduler": "asha", **asha}
@@ -185,7 +185,9 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     """Two trials at a time on half a core each; the driver is killed while the third trains."""
     output = tmp_path / "search"
     space = {"objective.rho": {"low": 0, "high": 1}, "negatives": {"low": 1, "high": 5}}
-    search = values(inputs, output, space=space, sampler="random", trials=3, concurrent=2, seed=5)
+    search = values(
+        inputs, output, space=space, sampler="random", trials=3, max_concurrent_trials=2, seed=5
+    )
     search["align"]["cluster"]["launcher"] = "local"
     command = written(tmp_path, search)
     process = subprocess.Popen(
@@ -216,7 +218,7 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     for row in trials:
         assert row["settings"] == propose(check_space(config), "random", 5, tried, 4)
         assert row["settings"]["negatives"] in range(1, 6)
-        tried.append(Tried(row["settings"], row[SCORE], True))
+        tried.append(Observation(row["settings"], row[SCORE], True))
     best = max(trials, key=lambda row: (row[SCORE], -row["number"]))
     aligned = load_config(AlignConfig, output / "best.yaml")
     assert aligned.objective.rho == best["settings"]["objective.rho"]
@@ -249,7 +251,7 @@ def test_halving_remembers_trials_before_and_frees_the_cores_of_what_it_stops(in
         sampler="grid",
         scheduler="asha",
         asha={"grace_steps": 4},
-        concurrent=2,
+        max_concurrent_trials=2,
         align={"cluster": cluster, "epochs": 500},
     )
     command = written(tmp_path, search)
@@ -282,7 +284,7 @@ def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_pa
         sampler="grid",
         align={
             "objective": {"name": "dpo"},
-            "optimiser": {"gradient_clip": 1e30},
+            "optimiser": {"max_grad_norm": 1e30},
             "cluster": {"workers": 1, "engine": "torch", "launcher": "local"},
         },
     )

@@ -18,9 +18,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import head, pack_responses, response_logps
+from raypo.policy import lm_head, pack_responses, response_logps
+from raypo.policy.activation_checkpointing import layers_again
 from raypo.policy.logps import PackedPolicy, causal_lm_of
-from raypo.policy.recompute import layers_again
 from raypo.policy.scoring import score_responses
 
 SIZES = {
@@ -107,7 +107,7 @@ def check_equal(model: torch.nn.Module, sums: torch.Tensor, plain: torch.Tensor)
 @pytest.mark.parametrize("budget", [None, 1])  # one row for all, or a row for each
 @pytest.mark.parametrize("name", CONFIGS)
 def test_values_and_lora_gradients_equal_the_plain_computation(name, budget, chunk, monkeypatch):
-    monkeypatch.setitem(head._CHUNK_BYTES, "cpu", chunk)
+    monkeypatch.setitem(lm_head._CHUNK_BYTES, "cpu", chunk)
     model = lora_model(name)
     plain = plain_batch(model)
     packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0, token_budget=budget)
@@ -184,7 +184,7 @@ def test_float64_agreement_is_at_rounding_level():
 
 
 def test_a_head_that_is_trained_gets_its_gradient(monkeypatch):
-    monkeypatch.setitem(head._CHUNK_BYTES, "cpu", 4 * 97 * 3)
+    monkeypatch.setitem(lm_head._CHUNK_BYTES, "cpu", 4 * 97 * 3)
     model = lora_model("qwen2")
     weight = model.get_output_embeddings().weight.requires_grad_()
     packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, pad_token_id=0)).sums

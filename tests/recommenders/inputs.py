@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 
 from raypo.data.dataset import Dataset
+from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.build import build_recommender
-from raypo.recommenders.interface import SequentialRecommender
 
 KINDS = ("sasrec", "gru4rec", "caser")
 SMALL: dict[str, Any] = {

@@ -39,11 +39,11 @@ def settings(data, output):
     return {
         "data": data,
         "output": output,
-        "rows": 24,
-        "micro_batch": 4,
+        "max_rows": 24,
+        "micro_batch_size": 4,
         "epochs": 2,
         "policy": {"model": "tiny-random", "dtype": "float32", "lora": {"rank": 4}},
         "cluster": {"workers": 1, "launcher": "local", "engine": "torch"},
-        "validation": {"every": 4, "rows": 8},
+        "validation": {"eval_steps": 4, "max_rows": 8},
         "optimiser": {"learning_rate": 1e-2},
     }

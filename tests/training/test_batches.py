@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.encoding import Encoder
 from raypo.data.negatives import TrainingCandidates
+from raypo.data.tokenisation import Encoder
 from raypo.training.batches import BatchMaker, make_plan
 from raypo.training.schedule import learning_rate
 
@@ -29,8 +29,8 @@ def plan(**changes):
     settings = {
         "num_rows": 50,
         "rows": None,
-        "micro_batch": 2,
-        "accumulation": 3,
+        "micro_batch_size": 2,
+        "gradient_accumulation_steps": 3,
         "workers": 2,
         "epochs": 2,
         "seed": 0,
@@ -43,7 +43,7 @@ def visited(a_plan, epoch):
     return [
         row
         for step in steps
-        for micro in range(a_plan.accumulation)
+        for micro in range(a_plan.gradient_accumulation_steps)
         for worker in range(a_plan.workers)
         for row in a_plan.micro(step, micro, worker)[1]
     ]
@@ -53,10 +53,14 @@ def visited(a_plan, epoch):
     st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(0, 5), st.integers(48, 90)
 )
 def test_an_epoch_visits_no_row_twice_and_all_but_a_remainder(
-    micro, accumulation, workers, seed, rows
+    micro, gradient_accumulation_steps, workers, seed, rows
 ):
     a_plan = plan(
-        micro_batch=micro, accumulation=accumulation, workers=workers, seed=seed, num_rows=rows
+        micro_batch_size=micro,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        workers=workers,
+        seed=seed,
+        num_rows=rows,
     )
     for epoch in range(2):
         seen = visited(a_plan, epoch)
@@ -64,20 +68,26 @@ def test_an_epoch_visits_no_row_twice_and_all_but_a_remainder(
 
 
 def test_workers_divide_the_same_global_batch():
-    one, two = plan(micro_batch=4, workers=1), plan(micro_batch=2, workers=2)
+    one, two = plan(micro_batch_size=4, workers=1), plan(micro_batch_size=2, workers=2)
     for step in range(one.total_steps):
         alone = one.micro(step, 0, 0)[1]
         assert alone == two.micro(step, 0, 0)[1] + two.micro(step, 0, 1)[1]
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.data())
-def test_fewer_workers_than_planned_share_the_same_users(micro, accumulation, workers, data):
+def test_fewer_workers_than_planned_share_the_same_users(
+    micro, gradient_accumulation_steps, workers, data
+):
     in_force = data.draw(st.integers(1, workers))
-    settings = {"micro_batch": micro, "accumulation": accumulation, "workers": workers}
+    settings = {
+        "micro_batch_size": micro,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "workers": workers,
+    }
     whole, fewer = plan(**settings), plan(**settings, in_force=in_force)
     assert fewer.users_per_step == whole.users_per_step
     for step in range(whole.total_steps):
-        for one in range(accumulation):
+        for one in range(gradient_accumulation_steps):
             shares = [fewer.micro(step, one, worker)[1] for worker in range(in_force)]
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
             planned = [whole.micro(step, one, worker)[1] for worker in range(workers)]
@@ -92,7 +102,8 @@ def test_epochs_differ_in_order_but_not_in_rows():
 
 def test_too_few_rows_for_a_step_are_refused_with_the_arithmetic():
     with pytest.raises(
-        InputError, match=r"5 training rows .*\(12 = micro_batch 2 x accumulation 3"
+        InputError,
+        match=r"5 training rows .*\(12 = micro_batch_size 2 x gradient_accumulation_steps 3",
     ):
         plan(rows=5)
 

@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from raypo.assets import tiny_random
 from raypo.config import ClusterConfig, LoraConfig, OptimiserConfig, PolicyConfig
-from raypo.data.assets import tiny_random
 from raypo.policy import pack_responses
 from raypo.policy.logps import PackedPolicy
 
@@ -27,7 +27,7 @@ STEPS, STOP, ACCUMULATION, RATE = 4, 2, 2, 1e-2
 
 
 def make(cluster, dtype, folder):
-    from raypo.policy.loading import load_policy
+    from raypo.policy.adapters import load_policy
     from raypo.training.engine import make_engine
 
     config = PolicyConfig(dtype=dtype, lora=LoraConfig(rank=4))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raypo.config import InputError, SftConfig, StoppedRun, parse_config
-from raypo.runs import read_metrics
-from raypo.training import job, loop
+from raypo.io.run_folder import read_metrics
+from raypo.training import job, trainer
 from raypo.training.local import train_locally
 from raypo.training.tracking import check_mlflow
 
@@ -34,14 +34,14 @@ def config(data, output):
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(inputs, tmp_path, monkeypatch):
     data, _, _ = inputs
-    whole = loop._preference_batch
+    whole = trainer._preference_batch
 
     def poisoned(job, batch, logps, reference):
         if job.state.step == 5:
             logps = logps * torch.tensor(float("nan"))
         return whole(job, batch, logps, reference)
 
-    monkeypatch.setattr(loop, "_preference_batch", poisoned)
+    monkeypatch.setattr(trainer, "_preference_batch", poisoned)
     with pytest.raises(StoppedRun, match="step 6: the loss is nan; the batch is in") as error:
         train_locally(config(data, tmp_path / "run"))
     file = tmp_path / "run" / "offending-step-00000006-worker-0.json"
@@ -51,7 +51,7 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(inputs, tmp_path, m
     assert left["users"][0]["chosen"].startswith("Film ")
     assert len(read_metrics(tmp_path / "run")) == 5
     # Nothing was stepped with it: without the poison the run goes on from the last checkpoint.
-    monkeypatch.setattr(loop, "_preference_batch", whole)
+    monkeypatch.setattr(trainer, "_preference_batch", whole)
     train_locally(config(data, tmp_path / "run"))
     train_locally(config(data, tmp_path / "other"))
     runs = [read_metrics(tmp_path / name) for name in ("run", "other")]
@@ -89,9 +89,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(inputs, tmp_path
 
 def command(data, output):
     values = [
-        "rows=24", "micro_batch=4", "epochs=2", "policy.model=tiny-random",
+        "max_rows=24", "micro_batch_size=4", "epochs=2", "policy.model=tiny-random",
         "policy.dtype=float32", "cluster.workers=1", "cluster.launcher=local",
-        "cluster.engine=torch", "validation.every=4", "validation.rows=8",
+        "cluster.engine=torch", "validation.eval_steps=4", "validation.max_rows=8",
     ]  # fmt: skip
     return [RAYPO, "sft", f"data={data}", f"output={output}", *values]
 

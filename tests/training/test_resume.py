@@ -7,15 +7,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 from tensorboardX.proto import event_pb2
 
-from raypo.config import (
-    AlignConfig,
-    SftConfig,
-    parse_config,
-)
-from raypo.runs import read_metrics
+from raypo.config import AlignConfig, SftConfig, parse_config
+from raypo.io.run_folder import read_metrics
 from raypo.training import job
 from raypo.training.local import train_locally
-from raypo.training.phases import PHASES
+from raypo.training.step_timer import PHASES
 
 from .inputs import make_inputs, settings
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from raypo.config import InputError
-from raypo.data.formats import Format, TimeField, find_format
-from raypo.data.readers.malformed import Malformed
+from raypo.data.readers.formats import Format, TimeField, find_format
 from raypo.data.readers.records import read_columns
+from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.sources import Source
 from raypo.data.readers.times import check_time_format, guess_time_format, parse_times
-from raypo.data.sources import Source
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from raypo.config import InputError
-from raypo.data.formats import find_format
-from raypo.data.readers.malformed import Malformed
+from raypo.data.readers.formats import find_format
 from raypo.data.readers.records import read_columns
-from raypo.data.sources import Source
+from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.sources import Source
 
 
 def read_items(

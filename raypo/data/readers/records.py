@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypo.config import InputError
-from raypo.data.formats import Format
-from raypo.data.readers.malformed import Malformed
-from raypo.data.sources import Source, open_source
+from raypo.data.readers.formats import Format
+from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.sources import Source, open_source
 
 CHUNK = 50_000  # rows at a time: a few tens of MB
 _LONGEST_FIELD = 1 << 20

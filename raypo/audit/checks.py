@@ -1,0 +1,297 @@
+"""What can be wrong with rows, each with a severity, a count, examples and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from raypo.audit.baselines import RuleScore, candidates_of
+from raypo.audit.item_orders import ascending_share
+from raypo.data.dataset import Dataset
+
+Severity = Literal["severe", "warning", "note"]
+_EXAMPLES = 3
+_HELD_OUT = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of results should know.
+
+    Attributes:
+        what: in words.
+        severity: `severe` makes scores mean something else; `warning` may; `note` is to know.
+        count: rows (or items) concerned. of: how many there are.
+        examples: up to three.
+        advice: what to do.
+    """
+
+    what: str
+    severity: Severity
+    count: int
+    of: int
+    examples: tuple[str, ...]
+    advice: str
+
+
+def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
+    """Findings of every check that has any."""
+    for check in (
+        _set_aside,
+        _shared_titles,
+        _target_in_history,
+        _shared_rows,
+        _shared_users,
+        _later_than_test,
+        _ties,
+        _unseen_candidates,
+        _titles_in_titles,
+    ):
+        finding = check(dataset)
+        if finding is not None:
+            yield finding
+
+
+def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """Sequences that ascend in an order that has nothing to do with when things were chosen."""
+    for name, rank in orders.items():
+        share = ascending_share(dataset.test, rank)
+        if share < 0.7:
+            continue
+        severity: Severity = "severe" if share >= 0.9 else "warning"
+        examples = [
+            " < ".join(f"{dataset.titles[item]} ({int(rank[item])})" for item in history[-3:])
+            for history in dataset.test["history"].head(_EXAMPLES)
+        ]
+        yield Finding(
+            f"{share:.1%} of neighbours in test sequences ascend {name} (50% by chance)",
+            severity,
+            len(dataset.test),
+            len(dataset.test),
+            tuple(examples),
+            "sequences are probably not in the order of time: a model can score by learning the "
+            "order of the file; make sequences from timestamps, or report scores beside the rules'",
+        )
+
+
+def find_in_rules(dataset: Dataset, rules: list[RuleScore], chance: float) -> Iterator[Finding]:
+    """Blind rules that score more than they should on test rows."""
+    rows = len(dataset.test)
+    best = max(rules, key=lambda rule: 0.0 if rule.blind else rule.hit_ratio)
+    for rule in rules:
+        if not rule.blind or rule.low <= 2 * chance:
+            continue
+        beats = rule.low > best.hit_ratio
+        yield Finding(
+            f"the blind rule '{rule.name}' scores HitRatio@1 {rule.hit_ratio:.3f} "
+            f"[{rule.low:.3f}, {rule.high:.3f}]; chance is {chance:.3f}, {best.name} "
+            f"{best.hit_ratio:.3f}",
+            "severe" if beats else "warning",
+            round(rule.hit_ratio * rows),
+            rows,
+            tuple(_test_example(dataset, row) for row in rule.hits),
+            "what scores above it may have learned this rule; report it in every table of results",
+        )
+
+
+def _test_example(dataset: Dataset, number: int) -> str:
+    row = dataset.test.iloc[number]
+    return f"test:{number} {_told(dataset, row['history'], int(row['target']))}"
+
+
+def _set_aside(dataset: Dataset) -> Finding | None:
+    file = dataset.folder / "quarantine.jsonl"
+    if not file.is_file():
+        return None
+    counts = dataset.info["counts"]
+    with file.open(encoding="utf-8") as lines:
+        first = [json.loads(line) for line in islice(lines, _EXAMPLES)]
+    examples = tuple(f"{row['file']}:{row['line']} {row['problem']}" for row in first)
+    read = counts.get("interactions_read", sum(counts[split] for split in ("train", *_HELD_OUT)))
+    return Finding(
+        "rows of the sources that could not be used (quarantine.jsonl)",
+        "warning" if counts["quarantined"] > 0.01 * read else "note",
+        counts["quarantined"],
+        counts["quarantined"] + read,
+        examples,
+        "read what they are; results speak of the others alone",
+    )
+
+
+def _shared_titles(dataset: Dataset) -> Finding | None:
+    if "source_title" not in dataset.items:
+        return None
+    titles = dataset.items["source_title"].str.casefold().str.split().str.join(" ")
+    found = titles.duplicated(keep=False).to_numpy()
+    if not found.any():
+        return None
+    shown = dataset.items[found].head(_EXAMPLES)
+    return Finding(
+        "items whose title another item has too",
+        "note",
+        int(found.sum()),
+        len(found),
+        tuple(f"{row.source_id}: {row.source_title} -> {row.title}" for row in shown.itertuples()),
+        "they are told apart by year or number, which says nothing to a language model; where "
+        "they are one item in truth, join them",
+    )
+
+
+def _target_in_history(dataset: Dataset) -> Finding | None:
+    rows = _held_out(dataset)
+    found = [t in set(h) for h, t in zip(rows["history"], rows["target"], strict=True)]
+    return _finding(
+        dataset,
+        rows,
+        np.array(found),
+        "held-out rows whose target stands in the history",
+        "warning",
+        "the answer is in the prompt; drop repeats before splitting, or say that repeats count",
+    )
+
+
+def _shared_rows(dataset: Dataset) -> Finding | None:
+    rows = _held_out(dataset)
+    training = {_key(history, target) for history, target in _pairs(dataset.train)}
+    found = np.array([_key(history, target) in training for history, target in _pairs(rows)])
+    return _finding(
+        dataset,
+        rows,
+        found,
+        "held-out rows whose history and target stand in training too",
+        # Short histories of different users meet by chance; copied rows are many.
+        "severe" if found.mean() > 0.01 else "note",
+        "the model has seen the answer; take them out of one of the splits",
+    )
+
+
+def _shared_users(dataset: Dataset) -> Finding | None:
+    if dataset.info.get("options", {}).get("users") == "unknown":
+        return None
+    rows = _held_out(dataset)
+    found = rows["user_id"].isin(set(dataset.train["user_id"])).to_numpy()
+    return _finding(
+        dataset,
+        rows,
+        found,
+        "held-out rows of users whom training knows",
+        "note",
+        "as it should be with a split by time; with a split by user it should not",
+    )
+
+
+def _later_than_test(dataset: Dataset) -> Finding | None:
+    if not dataset.info.get("options", {}).get("timestamps", True):
+        return None
+    late = (dataset.train["timestamp"] > dataset.test["timestamp"].min()).to_numpy()
+    return _finding(
+        dataset,
+        dataset.train,
+        late,
+        "training rows later than the earliest test row",
+        "warning",
+        "training looks into the future of test rows; split by time, or say that it does",
+    )
+
+
+def _ties(dataset: Dataset) -> Finding | None:
+    if not dataset.info.get("options", {}).get("timestamps", True):
+        return None
+    rows = pd.concat([_numbered(dataset.train), _held_out(dataset)], ignore_index=True)
+    found = rows.duplicated(["user_id", "timestamp"]).to_numpy()
+    by_lot = dataset.info.get("options", {}).get("tie_break") == "random"
+    order = "drawn by lot" if by_lot else "that of the files"
+    return _finding(
+        dataset,
+        rows,
+        found,
+        f"rows of the same time as an earlier row of their user (their order is {order})",
+        "warning" if found.mean() > 0.5 and not by_lot else "note",
+        "what happened at the same time has no order; where the files are ordered by something "
+        "else, prepare with tie_break=random",
+    )
+
+
+def _unseen_candidates(dataset: Dataset) -> Finding | None:
+    rows = _held_out(dataset)
+    known = np.zeros(dataset.num_items, dtype=bool)
+    known[np.concatenate(dataset.train["history"].to_list())] = True
+    known[dataset.train["target"]] = True
+    found = ~known[candidates_of(rows)].all(axis=1)
+    return _finding(
+        dataset,
+        rows,
+        found,
+        "held-out rows with a candidate that training never saw",
+        "note",
+        "such candidates are easy to rule out for models that know the training items",
+    )
+
+
+def _titles_in_titles(dataset: Dataset) -> Finding | None:
+    rows = _held_out(dataset)
+    titles = [title.casefold() for title in dataset.titles]
+
+    def contained(candidates: np.ndarray) -> bool:
+        own = [titles[item] for item in candidates]
+        # Each title stands once in the joined text, a contained one more often.
+        joined = "\n".join(own)
+        return any(joined.count(title) > 1 for title in own)
+
+    found = np.array([contained(row) for row in rows["candidates"]])
+    return _finding(
+        dataset,
+        rows,
+        found,
+        "held-out rows with a candidate's title inside another's",
+        "note",
+        "the papers' rule counts the longer title as no valid answer; compare by exact titles too",
+    )
+
+
+def _finding(
+    dataset: Dataset,
+    rows: pd.DataFrame,
+    found: np.ndarray,
+    what: str,
+    severity: Severity,
+    advice: str,
+) -> Finding | None:
+    if not found.any():
+        return None
+    examples = tuple(
+        f"{row.split}:{row.row} {_told(dataset, row.history, row.target)}"
+        for row in _numbered(rows)[found].head(_EXAMPLES).itertuples()
+    )
+    return Finding(what, severity, int(found.sum()), len(found), examples, advice)
+
+
+def _told(dataset: Dataset, history: np.ndarray, target: int) -> str:
+    shown = ", ".join(dataset.titles[item] for item in history[-3:])
+    return f"… {shown} -> {dataset.titles[target]}"
+
+
+def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if "split" in rows else rows.assign(split="train", row=np.arange(len(rows)))
+
+
+def _held_out(dataset: Dataset) -> pd.DataFrame:
+    frames = [
+        getattr(dataset, split).assign(split=split, row=np.arange(len(getattr(dataset, split))))
+        for split in _HELD_OUT
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _pairs(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, int]]:
+    return zip(rows["history"], rows["target"], strict=True)
+
+
+def _key(history: np.ndarray, target: int) -> tuple[int, ...]:
+    return (*(int(item) for item in history), int(target))

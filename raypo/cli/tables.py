@@ -1,0 +1,116 @@
+"""What the command line prints of objectives, audits and searches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from raypo.audit import Audit
+from raypo.config import Paper
+from raypo.data.statistics import statistics_table
+from raypo.evaluation.search_report.trials import SCORE, in_words, short_names
+from raypo.objectives import available_objectives
+from raypo.objectives.describe import describe
+
+_SPLITS = ("train", "validation", "test")
+# What a preset has unless it says otherwise: left out where space is short.
+_PLAIN = {"own", "all", "fixed", "none", "logistic"}
+
+
+def all_presets() -> Table:
+    """Every preset with the parts that make it what it is, and its source."""
+    table = Table("objective", "composition", "source", padding=(0, 1))
+    for name in available_objectives():
+        described = describe(name)
+        parts = [kind for kind in described.parts.values() if kind not in _PLAIN]
+        table.add_row(f"[bold]{name}[/]", " x ".join(parts), escape(described.source))
+    return table
+
+
+def one(name: str) -> Group:
+    """One preset: source, formula, composition, options with defaults.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    described = describe(name)
+    options = Table("option", "default", "meaning", box=None, padding=(0, 2, 0, 0))
+    for option, default, meaning in described.options:
+        shown = "" if default is None else str(default).lower()
+        options.add_row(option, shown, meaning)
+    parts = ", ".join(f"{part} {kind}" for part, kind in described.parts.items())
+    lines = [Text(described.name, style="bold"), Text(described.source)]
+    if described.formula:
+        lines.append(Text("\n" + described.formula))
+    if parts:
+        lines.append(Text("\n" + parts))
+    return Group(*lines, Padding(options, (1, 0, 0, 0)) if described.options else Text(""))
+
+
+_COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def audited(audit: Audit) -> Group:
+    """An audit: what rules score, then findings with examples and advice."""
+    scores = Table("rule", "", "HitRatio@1", "95% interval", padding=(0, 1))
+    for rule in audit.rules:
+        kind = "blind" if rule.blind else "sees taste"
+        interval = f"[{rule.low:.3f}, {rule.high:.3f}]"
+        scores.add_row(rule.name, kind, f"{rule.hit_ratio:.3f}", Text(interval))
+    drawn = ", of users drawn by lot" if audit.sampled else ""
+    scores.caption = f"{audit.rows} test rows of {audit.candidates} candidates{drawn}"
+    lines: list[Table | Text] = [scores]
+    for finding in audit.findings:
+        head = Text(f"\n{finding.severity}: ", style=_COLOURS[finding.severity])
+        lines.append(head + Text(f"{finding.what} ({finding.count} of {finding.of})", style=""))
+        lines += [Text(f"  {example}", style="dim") for example in finding.examples]
+        lines.append(Text(f"  -> {finding.advice}"))
+    if not audit.severe:
+        lines.append(Text("\nnothing severe"))
+    return Group(*lines)
+
+
+def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
+    """How large a data set is, with a paper's figures beside where one is named."""
+    frame = statistics_table(info["counts"], paper)
+    table = Table(*frame.columns, padding=(0, 1))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row))
+    options = info["options"]
+    splits = ", ".join(f"{info['counts'][name]:,} {name}" for name in _SPLITS)
+    table.caption = f"rows: {splits}; {options['candidates']} candidates"
+    quarantined = info["counts"].get("quarantined")
+    if quarantined:
+        table.caption += f"; {quarantined:,} unusable rows in quarantine.jsonl"
+    return table
+
+
+def trials(content: dict[str, Any]) -> Group:
+    """A search's trials, the best first, as `trials.json` holds them, and why some failed."""
+    rows = sorted(content["trials"], key=lambda row: (-(row[SCORE] or -1.0), row["number"]))
+    keys = list(rows[0]["settings"])
+    columns = ("trial", *short_names(keys), "HitRatio@1", "at step", "loss", "status")
+    table = Table(*columns, padding=(0, 1))
+    best = content["best"]
+    for row in rows:
+        table.add_row(
+            str(row["number"]),
+            *(in_words(row["settings"][key]) for key in keys),
+            "" if row[SCORE] is None else f"{row[SCORE]:.3f}",
+            "" if row["best_step"] is None else str(row["best_step"]),
+            "" if row["loss"] is None else f"{row['loss']:.3f}",
+            row["status"] + (", collapsed" if row["collapse"] else ""),
+            style="bold" if best and row["number"] == best["number"] else None,
+        )
+    table.caption = "HitRatio@1: best over a trial's validations; loss: at the last"
+    failures = [
+        Text(f"trial {row['number']} failed: {row['error']}", style="red")
+        for row in rows
+        if row["error"]
+    ]
+    return Group(table, *failures)

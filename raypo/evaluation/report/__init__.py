@@ -1,0 +1,1 @@
+"""The comparison of evaluated models: one HTML page, and tables."""

@@ -1,0 +1,210 @@
+"""Trials of a search: what each tried, how well it did, and whether it collapsed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from raypo.config import InputError
+from raypo.config.paths import local_path, uri
+from raypo.io.files import read_json, write_json
+from raypo.io.run_folder import read_metrics
+
+SCORE = "validation/HitRatio@1"
+Status = Literal["running", "finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One validation.
+
+    Attributes:
+        step: optimiser steps before it.
+        hit_ratio: HitRatio@1 on the validation rows.
+        loss: mean training loss of the steps since the validation before.
+    """
+
+    step: int
+    hit_ratio: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """A fall of HitRatio@1 that the loss does not show: the loss is lower at `end` than at `best`.
+
+    Attributes:
+        best: the validation with the highest HitRatio@1, the first of equals.
+        end: the last validation.
+    """
+
+    best: Point
+    end: Point
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search.
+
+    Attributes:
+        number: from 0, in the order of proposals.
+        settings: values by dotted key of AlignConfig.
+        output: its run folder.
+        status: `stopped` by the scheduler, which keeps its score and checkpoints.
+        error: why it failed.
+        lines: of its `metrics.jsonl`, as far as it came.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    output: Path
+    status: Status = "running"
+    error: str | None = None
+    lines: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is not to be run any further."""
+        return self.status != "running"
+
+    @property
+    def points(self) -> list[Point]:
+        """Its validations, in order."""
+        points: list[Point] = []
+        losses: list[float] = []
+        for line in self.lines:
+            losses.append(line["loss"])
+            if SCORE in line:
+                points.append(Point(line["step"], line[SCORE], sum(losses) / len(losses)))
+                losses = []
+        return points
+
+    @property
+    def best(self) -> Point | None:
+        """The validation with the highest HitRatio@1, the first of equals."""
+        return max(self.points, key=lambda point: (point.hit_ratio, -point.step), default=None)
+
+    @property
+    def score(self) -> float | None:
+        """Best HitRatio@1 over its checkpoints; None before the first."""
+        return None if self.best is None else self.best.hit_ratio
+
+
+def read_lines(trial: Trial) -> Trial:
+    """The trial with what its run folder holds by now."""
+    try:
+        return replace(trial, lines=read_metrics(trial.output))
+    except json.JSONDecodeError:  # a stopped trial's worker is just writing a line
+        return trial
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The trial with the highest score among those that did not fail, the first of equals."""
+    scored = [trial for trial in trials if trial.score is not None and trial.status != "failed"]
+    return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
+
+
+def collapse_of(points: Sequence[Point], rows: int) -> Collapse | None:
+    """Whether HitRatio@1 fell while the loss went on falling, as DynamicPO describes it.
+
+    From the best validation to the last one, HitRatio@1 must have fallen by at least a quarter, and
+    by at least two standard errors of the best one over the validation rows, below which it may be
+    noise; and the loss must have fallen.
+
+    Args:
+        points: validations in order.
+        rows: validation rows.
+    """
+    if not points:
+        return None
+    best = max(points, key=lambda point: (point.hit_ratio, -point.step))
+    end = points[-1]
+    fall = best.hit_ratio - end.hit_ratio
+    noise = 2 * standard_error(best.hit_ratio, rows)
+    if fall <= 0 or fall < max(best.hit_ratio / 4, noise) or end.loss >= best.loss:
+        return None
+    return Collapse(best, end)
+
+
+def standard_error(hit_ratio: float, rows: int) -> float:
+    """Of a hit ratio over `rows`, by the binomial formula."""
+    return math.sqrt(hit_ratio * (1 - hit_ratio) / rows)
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as tables and pages write it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """Keys' last parts where these tell them apart."""
+    last = [key.split(".")[-1] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
+
+
+def write_trials(file: Path, trials: Sequence[Trial], rows: int) -> dict[str, Any]:
+    """Write `trials.json`, whole or not at all.
+
+    Args:
+        file: where.
+        trials: in order, with their lines.
+        rows: validation rows.
+
+    Returns:
+        What was written: `best`, and `trials` with a row each.
+    """
+    best = best_trial(trials)
+    content = {
+        "best": None if best is None else _as_row(best, rows),
+        "trials": [_as_row(trial, rows) for trial in trials],
+    }
+    write_json(file, content)
+    return content
+
+
+def read_trials(file: Path) -> list[Trial]:
+    """The trials of a search so far, with what their run folders hold; none without the file.
+
+    Raises:
+        InputError: the file is not what `write_trials` writes.
+    """
+    if not file.exists():
+        return []
+    try:
+        return [
+            read_lines(
+                Trial(
+                    row["number"],
+                    row["settings"],
+                    local_path(row["output"]),
+                    row["status"],
+                    row["error"],
+                )
+            )
+            for row in read_json(file)["trials"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file}: not a list of trials ({error!r})") from None
+
+
+def _as_row(trial: Trial, rows: int) -> dict[str, Any]:
+    points, best = trial.points, trial.best
+    collapse = collapse_of(points, rows)
+    return {
+        "number": trial.number,
+        "settings": dict(trial.settings),
+        "status": trial.status,
+        SCORE: trial.score,
+        "best_step": None if best is None else best.step,
+        "steps": trial.lines[-1]["step"] if trial.lines else 0,
+        "loss": points[-1].loss if points else None,
+        "collapse": None if collapse is None else asdict(collapse),
+        "error": trial.error,
+        "output": uri(trial.output),
+    }

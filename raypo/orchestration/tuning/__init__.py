@@ -1,0 +1,1 @@
+"""Searches over alignment settings with Ray Tune."""

@@ -1,0 +1,98 @@
+"""A search's space: every value is checked as the setting that it is, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, parse_config
+from raypo.training.job import check_inputs, make_objective
+
+# What all trials share, or what would make their scores incomparable.
+_SHARED = (
+    "data",
+    "output",
+    "recommender",
+    "mlflow",
+    "validation",
+    "policy.model",
+    "policy.adapter",
+    "policy.lora",
+    "policy.prompt",
+    "cluster.launcher",
+)
+# Settings that can be wrong without the data set being asked.
+_CHECKED_ALONE = ("optimiser", "objective")
+
+# A setting's values as the setting's own type: those listed, or a range.
+Space = Mapping[str, tuple[Any, ...] | SearchRange]
+
+
+def check_space(config: TuneConfig) -> Space:
+    """The space with values of their settings' types: 4.0 negatives are 4.
+
+    Raises:
+        InputError: a key that is no setting of alignment or that trials share, a value that is not
+            allowed, or a range of something that is not a number.
+    """
+    return {key: _checked(config.align, key, choice) for key, choice in config.space.items()}
+
+
+def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with dotted keys set; nothing in `base` changes."""
+    values = dict(base)
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        inner = values
+        for parent in parents:
+            group = inner.get(parent)
+            if not isinstance(group, Mapping | None):
+                raise InputError(f"space.{key}: {parent} is a value, not a group of settings")
+            inner[parent] = dict(group or {})
+            inner = inner[parent]
+        inner[last] = value
+    return values
+
+
+def _checked(
+    align: AlignConfig, key: str, choice: tuple[Any, ...] | SearchRange
+) -> tuple[Any, ...] | SearchRange:
+    if any(key == shared or key.startswith(f"{shared}.") for shared in _SHARED):
+        raise InputError(
+            f"space.{key}: all trials of a search share this; set align.{key}, and search again in "
+            "another output folder for another value"
+        )
+    if isinstance(choice, SearchRange):
+        return _checked_range(align, key, choice)
+    values = tuple(_as_setting(align, key, value) for value in choice)
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise InputError(f"space.{key}: {value!r} is there twice")
+    return values
+
+
+def _checked_range(align: AlignConfig, key: str, choice: SearchRange) -> SearchRange:
+    low, high = (_as_setting(align, key, value) for value in (choice.low, choice.high))
+    if isinstance(low, bool) or not isinstance(low, int | float):
+        raise InputError(f"space.{key}: a range is of numbers; list the values")
+    if isinstance(low, int) and choice.step is not None and choice.step != int(choice.step):
+        raise InputError(f"space.{key}: step of a whole number, got {choice.step}")
+    return choice.model_copy(update={"low": low, "high": high})
+
+
+def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
+    """`value` as alignment takes it."""
+    source = f"space.{key}"
+    changed = with_settings(align.model_dump(mode="json"), {key: value})
+    config = parse_config(AlignConfig, changed, source=source)
+    try:
+        if key.split(".")[0] in _CHECKED_ALONE:
+            make_objective(config)
+        else:
+            check_inputs(config)
+    except InputError as error:
+        raise InputError(f"{source}={value}: {error}") from None
+    parsed: Any = config.model_dump(mode="json")
+    for part in key.split("."):
+        parsed = parsed[part]
+    return parsed

@@ -1,0 +1,165 @@
+"""LoRA adapters: a new one or a trained one around the model, several at once, merged, saved."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
+from raypo.io.files import file_hash, value_hash
+from raypo.policy.model import load_base, load_tokenizer
+
+
+def load_policy(
+    config: PolicyConfig, model_folder: Path, seed: int, lora_float32: bool = False
+) -> Any:
+    """The base model with a LoRA adapter that can be trained: a new one, or `config.adapter`.
+
+    Args:
+        config: precision, adapter and LoRA settings.
+        model_folder: the base model's folder.
+        seed: of a new adapter's initial weights.
+        lora_float32: keep the adapter's weights in float32 whatever the base's precision. For
+            engines that hold no float32 master copy themselves.
+
+    Raises:
+        InputError: no adapter at `config.adapter`, or one that does not fit the model.
+    """
+    model = load_base(config, model_folder)
+    if config.adapter is not None:
+        import peft
+
+        check_adapter(config.adapter)
+        try:
+            return peft.PeftModel.from_pretrained(
+                model, config.adapter, is_trainable=True, autocast_adapter_dtype=lora_float32
+            )
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{config.adapter}: does not fit {model_folder} ({error})") from error
+    return add_adapter(model, config.lora, seed, lora_float32)
+
+
+def add_adapter(model: Any, lora: LoraConfig, seed: int, lora_float32: bool) -> Any:
+    """Wrap a decoder with a new adapter, as `load_policy` does."""
+    import peft
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, _peft_config(lora), autocast_adapter_dtype=lora_float32)
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise InputError unless `folder` holds a PEFT adapter in safetensors."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder}: not an adapter folder, {name} is missing")
+
+
+def save_adapter(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write the adapter in PEFT's own format.
+
+    Args:
+        model: the PEFT model.
+        folder: written into; made if it is missing.
+        weights: trained parameters by their name in `model.named_parameters()`, where the model's
+            own are partitioned or rounded; None takes the model's.
+    """
+    state = dict(weights) if weights is not None else None
+    with warnings.catch_warnings():
+        # PEFT looks for a changed vocabulary on a hub; none is reachable and none is needed.
+        warnings.filterwarnings("ignore", message="Could not find a config file")
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+
+
+def _peft_config(lora: LoraConfig) -> Any:
+    import peft
+
+    targets = lora.target_modules
+    return peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+class AdapterScorer:
+    """One base model in memory with several adapters, for scoring."""
+
+    def __init__(
+        self, config: PolicyConfig, model_folder: Path, adapters: Mapping[str, Path | None]
+    ) -> None:
+        """Load the base model and every adapter; None stands for the base model itself."""
+        import peft
+
+        self._folders = dict(adapters)
+        self._model = load_base(config, model_folder)
+        trained = {name: folder for name, folder in adapters.items() if folder is not None}
+        for index, folder in enumerate(trained.values()):
+            check_adapter(folder)
+            label = _label(folder)
+            if index == 0:
+                self._model = peft.PeftModel.from_pretrained(
+                    self._model, folder, adapter_name=label, autocast_adapter_dtype=False
+                )
+            elif label not in self._model.peft_config:
+                self._model.load_adapter(folder, label, autocast_adapter_dtype=False)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = self._model.requires_grad_(False).eval().to(device)
+
+    @contextlib.contextmanager
+    def using(self, name: str) -> Iterator[nn.Module]:
+        """The model as the adapter `name` makes it, for the length of the block."""
+        folder = self._folders[name]
+        if folder is not None:
+            self._model.set_adapter(_label(folder), inference_mode=True)
+            yield self._model
+        elif hasattr(self._model, "disable_adapter"):
+            with self._model.disable_adapter():
+                yield self._model
+        else:
+            yield self._model
+
+
+def _label(folder: Path) -> str:
+    """PEFT names adapters after module keys, in which dots and slashes mean something."""
+    return value_hash(str(folder.resolve()))[:16]
+
+
+def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None) -> Path:
+    """A folder with the adapter's weights added to the base model's, made once and kept.
+
+    For engines that serve a model without adapters. Merging rounds to the base model's precision.
+
+    Args:
+        config: precision of the base model.
+        model_folder: the base model; it is returned as it is where there is no adapter.
+        adapter: PEFT adapter folder.
+    """
+    if adapter is None:
+        return model_folder
+    import peft
+
+    check_adapter(adapter)
+    weights = file_hash(adapter / "adapter_model.safetensors")
+    key = value_hash([str(model_folder.resolve()), weights, config.dtype])
+    folder = cache_folder() / "merged" / key[:16]
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        temporary = Path(name) / "model"
+        model = peft.PeftModel.from_pretrained(load_base(config, model_folder), adapter)
+        model.merge_and_unload().save_pretrained(temporary)
+        load_tokenizer(model_folder).save_pretrained(temporary)
+        if not folder.exists():
+            temporary.rename(folder)
+    return folder

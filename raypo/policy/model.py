@@ -1,0 +1,95 @@
+"""The language model and its tokenizer: loading, and greedy decoding."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raypo.config import InputError, PolicyConfig
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def tell_deepspeed_the_device() -> None:
+    """Where there is no GPU, say so: DeepSpeed, which transformers imports, warns otherwise."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def load_tokenizer(model_folder: Path) -> Any:
+    """The tokenizer of a model folder.
+
+    Raises:
+        InputError: the tokenizer has no end-of-sequence token, which responses end with.
+    """
+    tell_deepspeed_the_device()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{model_folder}: its tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(config: PolicyConfig, model_folder: Path) -> Any:
+    """The base model alone, from safetensors only, with masked SDPA attention."""
+    tell_deepspeed_the_device()
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    options: dict[str, Any] = {}
+    if config.quantisation == "4bit":
+        options = {
+            "quantization_config": _four_bit(_DTYPES[config.dtype]),
+            "device_map": {"": torch.cuda.current_device()},
+        }
+    return AutoModelForCausalLM.from_pretrained(
+        model_folder,
+        dtype=_DTYPES[config.dtype],
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        **options,
+    )
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    """QLoRA's 4-bit NormalFloat (arXiv 2305.14314), computed in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def greedy_answer(model: Any, prompt: Sequence[int], max_new_tokens: int, stop: int) -> list[int]:
+    """The policy's own greedy continuation of a prompt, without the end-of-sequence token.
+
+    Args:
+        model: of `AdapterScorer.using`.
+        prompt: token ids.
+        max_new_tokens: at most so many.
+        stop: the end-of-sequence token.
+    """
+    ids = torch.tensor([list(prompt)], device=model.device)
+    with torch.no_grad():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=stop,
+            eos_token_id=stop,
+        )
+    answer: list[int] = output[0, len(prompt) :].tolist()
+    return answer[: answer.index(stop)] if stop in answer else answer
