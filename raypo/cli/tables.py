@@ -42,7 +42,7 @@ def one_preset(name: str) -> Group:
     options = Table("option", "default", "meaning", box=None, padding=(0, 2, 0, 0))
     for option in preset.options:
         default = "" if option.default is None else str(option.default).lower()
-        options.add_row(option.name, default, option.meaning)
+        options.add_row(option.name, default, escape(option.meaning))
     parts = ", ".join(f"{part} {kind}" for part, kind in preset.parts.items())
     lines = [Text(preset.name, style="bold"), Text(preset.source)]
     if preset.formula:

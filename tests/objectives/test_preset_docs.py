@@ -30,3 +30,10 @@ def test_the_command_lists_and_shows():
     shown = CliRunner().invoke(app, ["objectives", "napo"], env={"COLUMNS": "140"}).stdout
     for text in ("2508.09653", "gamma_batch", "negatives shared", "rho", "0.7"):
         assert text in shown
+    shown = CliRunner().invoke(app, ["objectives", "rosepo"], env={"COLUMNS": "140"}).stdout
+    assert "(batch, items [b, E]) -> eps [b, E]" in shown
+
+
+def test_the_command_names_the_nearest_preset():
+    result = CliRunner().invoke(app, ["objectives", "napoo"])
+    assert str(result.exception) == "unknown objective 'napoo'; did you mean 'napo'?"
