@@ -18,8 +18,8 @@ class ObjectiveConfig(BaseConfig):
     """A preset's name with its options, or parts to compose.
 
     Files and overrides are flat: `{name: napo, rho: 0.2}` or `{reward: free, aggregation: softmax}`
-    (`{name: napo, options: {rho: 0.2}}` is read too). Which options there are, and their values, is
-    known to `raypo.objectives` alone: `raypo.training.objective` checks them before a run starts.
+    (`{name: napo, options: {rho: 0.2}}` is read too). Only `raypo.objectives` knows the options and
+    their values; `raypo.training.objective` checks them before a run starts.
     """
 
     name: str | None = Field(None, description=f"a preset; {_DEFAULT} where no parts are given")
@@ -38,7 +38,7 @@ class ObjectiveConfig(BaseConfig):
     @model_validator(mode="before")
     @classmethod
     def _from_flat(cls, values: Any) -> Any:
-        """Sort flat settings into name, options and parts; None is a setting that is not given."""
+        """Split flat settings into name, options and parts; None means that one is not given."""
         if not isinstance(values, Mapping):
             return values
         flat = {key: _plain(value) for key, value in values.items() if value is not None}
@@ -52,7 +52,7 @@ class ObjectiveConfig(BaseConfig):
         name = flat.pop("name", None)
         composed = any(key in flat for key in PARTS if key != "selection")
         if not composed:
-            return {"name": name or _DEFAULT, "options": flat}
+            return {"name": _DEFAULT if name is None else name, "options": flat}
         if name is not None:
             raise ValueError(
                 f"give a preset's `name` with its options, or parts ({', '.join(PARTS)}), not both"

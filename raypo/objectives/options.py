@@ -58,35 +58,39 @@ class Option:
 
 
 def number(meaning: str, optional: bool = False) -> Option:
-    """Any finite number."""
+    """Option that takes any finite number."""
     return Option(meaning, "a number", _as_number, optional)
 
 
 def positive(meaning: str) -> Option:
-    """A number above 0."""
+    """Option that takes a number above 0."""
     return _number_where(lambda value: value > 0, meaning, "a number above 0")
 
 
 def fraction(meaning: str) -> Option:
-    """A number from 0 to 1."""
+    """Option that takes a number from 0 to 1."""
     return _number_where(lambda value: 0 <= value <= 1, meaning, "a number from 0 to 1")
 
 
 def below_half(meaning: str) -> Option:
-    """A number from 0 to below 0.5."""
+    """Option that takes a number from 0 to below 0.5."""
     return _number_where(lambda value: 0 <= value < 0.5, meaning, "a number from 0 to below 0.5")
 
 
 def positive_int(meaning: str) -> Option:
-    """A whole number above 0."""
-    whole = _number_where(
-        lambda value: value >= 1 and value.is_integer(), meaning, "a whole number above 0"
-    )
-    return Option(whole.meaning, whole.expected, lambda value: int(whole.convert(value)))  # type: ignore[call-overload]
+    """Option that takes a whole number above 0."""
+
+    def convert(value: object) -> int:
+        parsed = _as_number(value)
+        if parsed < 1 or not parsed.is_integer():
+            raise ValueError
+        return int(parsed)
+
+    return Option(meaning, "a whole number above 0", convert)
 
 
 def switch(meaning: str) -> Option:
-    """True or false; 1 and 0 stand for them, as in every other setting."""
+    """Option that takes true or false, or 1 or 0 for them, as every other setting does."""
 
     def convert(value: object) -> bool:
         if not isinstance(value, bool | int | float) or value not in (0, 1):
@@ -97,7 +101,7 @@ def switch(meaning: str) -> Option:
 
 
 def one_of(choices: Sequence[str], meaning: str, optional: bool = False) -> Option:
-    """One of several words."""
+    """Option that takes one of several words."""
 
     def convert(value: object) -> object:
         if value not in choices:
@@ -108,7 +112,7 @@ def one_of(choices: Sequence[str], meaning: str, optional: bool = False) -> Opti
 
 
 def function(meaning: str) -> Option:
-    """A Python function or None."""
+    """Option that takes a Python function or None."""
 
     def convert(value: object) -> object:
         if not callable(value):
@@ -142,7 +146,7 @@ def validate_options(part: object) -> None:
 def require_known(
     name: str, what: str, given: object, known: Iterable[str], similar: Iterable[str] = ()
 ) -> None:
-    """Refuse what is not known.
+    """Require that a name or value is a known one.
 
     Args:
         name: dotted name of the option that is wrong.

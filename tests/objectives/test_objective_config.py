@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from raypo.cli.main import app
 from raypo.config import AlignConfig, InputError, parse_config
-from raypo.objectives import composition
+from raypo.config.objective import PARTS
+from raypo.objectives import build_objective, composition
 from raypo.training.objective import make_objective
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,10 @@ def test_configuration_is_flat_where_it_is_written(tmp_path, given, flat):
     assert config.model_dump(mode="json")["objective"] == flat
     assert align_config(flat, tmp_path) == config
     make_objective(config)
+
+
+def test_configuration_and_objectives_have_the_same_parts():
+    assert set(PARTS) == set(composition(build_objective("napo")))
 
 
 def test_configuration_holds_a_name_and_options_or_parts(tmp_path):
