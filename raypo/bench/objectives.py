@@ -73,8 +73,8 @@ def bench_objectives(
     ]
     for done, (name, b, n, rho) in enumerate(cases):
         progress(done, len(cases), f"{name}, {b} users, {n} negatives, rho {rho:g}")
-        options = {"rho": rho} if "rho" in _options(name) else {}
-        objective = build_objective(name, **options)
+        shares = "rho" in _options(name)
+        objective = build_objective(name, rho=rho) if shares else build_objective(name)
         batch = _batch(b, n, device)
 
         def step(objective: object = objective, batch: PreferenceBatch = batch) -> None:

@@ -262,9 +262,21 @@ def show(
     if stage not in models:
         raise configs.InputError(f"{stage!r}: unknown stage; known are {', '.join(models)}")
     parsed = configs.load_config(models[stage], config, overrides or [])
+    _check_objective(parsed)
     print(configs.dump_config(parsed), end="")
     if isinstance(parsed, configs.SftConfig | configs.AlignConfig):
         print(f"# {_batch_arithmetic(parsed)}")
+
+
+def _check_objective(config: BaseModel) -> None:
+    """Refuse an objective that cannot be built: configuration does not know its options."""
+    if isinstance(config, configs.AlignConfig | configs.TuneConfig):
+        from raypo.training.objective import make_objective
+
+        if isinstance(config, configs.TuneConfig):
+            make_objective(config.align, setting="align.objective")
+        else:
+            make_objective(config)
 
 
 @app.command()
@@ -273,11 +285,12 @@ def objectives(
 ) -> None:
     """List the preference objectives, or show one: its formula, parts, options and defaults."""
     from raypo.cli import tables
+    from raypo.objectives import OptionError
 
     try:
-        Console().print(tables.one(name) if name else tables.all_presets())
-    except ValueError as error:
-        raise configs.InputError(str(error)) from None
+        Console().print(tables.one_preset(name) if name else tables.all_presets())
+    except OptionError as error:
+        raise configs.InputError(error.problem) from None
 
 
 def _train(
@@ -287,6 +300,7 @@ def _train(
     overrides: list[str] | None,
 ) -> None:
     parsed = configs.load_config(model, config, overrides or [])
+    _check_objective(parsed)
     console.print(_batch_arithmetic(parsed), highlight=False)
     if parsed.cluster.launcher == "local":
         from raypo.training.local import train_locally as action

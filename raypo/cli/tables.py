@@ -15,41 +15,41 @@ from raypo.config import Paper
 from raypo.data.statistics import statistics_table
 from raypo.evaluation.search_report.trials import SCORE, in_words, short_names
 from raypo.objectives import available_objectives
-from raypo.objectives.describe import describe
+from raypo.objectives.preset_docs import describe_preset
 
 _SPLITS = ("train", "validation", "test")
-# What a preset has unless it says otherwise: left out where space is short.
-_PLAIN = {"own", "all", "fixed", "none", "logistic"}
+# Kinds of parts that most presets have: left out where space is short.
+_COMMON_KINDS = {"own", "all", "fixed", "none", "logistic"}
 
 
 def all_presets() -> Table:
-    """Every preset with the parts that make it what it is, and its source."""
+    """Every preset with the parts that distinguish it, and its source."""
     table = Table("objective", "composition", "source", padding=(0, 1))
     for name in available_objectives():
-        described = describe(name)
-        parts = [kind for kind in described.parts.values() if kind not in _PLAIN]
-        table.add_row(f"[bold]{name}[/]", " x ".join(parts), escape(described.source))
+        preset = describe_preset(name)
+        kinds = [kind for kind in preset.parts.values() if kind not in _COMMON_KINDS]
+        table.add_row(f"[bold]{name}[/]", " x ".join(kinds), escape(preset.source))
     return table
 
 
-def one(name: str) -> Group:
+def one_preset(name: str) -> Group:
     """One preset: source, formula, composition, options with defaults.
 
     Raises:
         ValueError: unknown name.
     """
-    described = describe(name)
+    preset = describe_preset(name)
     options = Table("option", "default", "meaning", box=None, padding=(0, 2, 0, 0))
-    for option, default, meaning in described.options:
-        shown = "" if default is None else str(default).lower()
-        options.add_row(option, shown, meaning)
-    parts = ", ".join(f"{part} {kind}" for part, kind in described.parts.items())
-    lines = [Text(described.name, style="bold"), Text(described.source)]
-    if described.formula:
-        lines.append(Text("\n" + described.formula))
+    for option in preset.options:
+        default = "" if option.default is None else str(option.default).lower()
+        options.add_row(option.name, default, escape(option.meaning))
+    parts = ", ".join(f"{part} {kind}" for part, kind in preset.parts.items())
+    lines = [Text(preset.name, style="bold"), Text(preset.source)]
+    if preset.formula:
+        lines.append(Text("\n" + preset.formula))
     if parts:
         lines.append(Text("\n" + parts))
-    return Group(*lines, Padding(options, (1, 0, 0, 0)) if described.options else Text(""))
+    return Group(*lines, Padding(options, (1, 0, 0, 0)) if preset.options else Text(""))
 
 
 _COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}

@@ -4,6 +4,7 @@ from raypo.config.base import InputError, Paper, StoppedRun
 from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
+from raypo.config.objective import ObjectiveConfig
 from raypo.config.paths import LocalPath, cache_folder, url_of
 from raypo.config.pipeline import PipelineConfig
 from raypo.config.search import AshaConfig, SearchRange, TuneConfig
@@ -11,7 +12,6 @@ from raypo.config.training import (
     AlignConfig,
     ClusterConfig,
     LoraConfig,
-    ObjectiveConfig,
     OptimiserConfig,
     PolicyConfig,
     SftConfig,

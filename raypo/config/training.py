@@ -1,4 +1,4 @@
-"""Fine-tuning, alignment and objectives."""
+"""Fine-tuning and alignment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypo.config.base import BaseConfig, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from raypo.config.objective import ObjectiveConfig
 from raypo.config.paths import LocalPath
 
 
@@ -150,71 +151,6 @@ class CommonTrainingConfig(BaseConfig):
 
 class SftConfig(CommonTrainingConfig):
     """`raypo sft`: token-mean negative log-likelihood of the target's title."""
-
-
-Part = str | dict[str, Any]
-_PARTS = ("reward", "negatives", "temperature", "aggregation", "margin", "link")
-
-
-class ObjectiveConfig(BaseConfig):
-    """A preset's name and parameters (None keeps the preset's own default), or parts to compose."""
-
-    name: str | None = Field(None, description="a preset; napo where no parts are given either")
-    reward: Part | None = Field(None, description="part of a composed objective, as are these")
-    negatives: Part | None = None
-    selection: Part | None = Field(None, description="of a preset (a kind) or a composed objective")
-    temperature: Part | None = None
-    aggregation: Part | None = None
-    margin: Part | None = None
-    link: Part | None = None
-    beta: PositiveFloat | None = None
-    gamma: float | None = Field(None, description="gamma_0, the margin")
-    alpha: float | None = None
-    rho: Fraction | None = Field(None, description="share of the batch whose negatives are shared")
-    momentum: Fraction | None = None
-    sharing_gradient: Literal["all", "local", "own"] | None = None
-    mask_collisions: bool | None = None
-    similarity: Literal["inner", "cosine"] | None = None
-    length_normalised: bool | None = None
-    dynamic_margin: bool | None = None
-    dynamic_beta: bool | None = None
-    boundary_alpha: float | None = None
-    boundary_gamma: float | None = None
-    confidence_start: float | None = None
-    eps_max: float | None = None
-    tau: PositiveFloat | None = None
-    top_k: PositiveInt | None = None
-
-    @property
-    def composed(self) -> bool:
-        """Whether parts are given rather than a preset."""
-        return any(getattr(self, part) is not None for part in _PARTS)
-
-    @property
-    def label(self) -> str:
-        """What to call it: the preset's name, or `composed`."""
-        return "composed" if self.composed else self.name or "napo"
-
-    def options(self) -> dict[str, Any]:
-        """What was set, as keyword arguments of `build_objective` or `compose_objective`."""
-        return self.model_dump(exclude={"name"}, exclude_none=True)
-
-    @model_validator(mode="after")
-    def _preset_or_parts(self) -> ObjectiveConfig:
-        if not self.composed:
-            return self
-        if self.name is not None:
-            raise ValueError(
-                "give a preset's `name` with its options, or parts "
-                f"({', '.join(_PARTS)}, selection), not both"
-            )
-        stray = sorted(set(self.options()) - {*_PARTS, "selection"})
-        if stray:
-            raise ValueError(
-                f"{', '.join(stray)}: in a composed objective an option belongs to its part, such "
-                "as margin: {kind: napo, alpha: 0.3}"
-            )
-        return self
 
 
 class AlignConfig(CommonTrainingConfig):

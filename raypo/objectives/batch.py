@@ -1,7 +1,7 @@
-"""What goes into an objective and what comes out.
+"""Input and output of an objective.
 
-Shapes: b users of this worker's batch, n sampled negatives each, B users over all workers, E
-negatives in a user's set E_u, d embedding size, h items of a history.
+Shapes: b users of this rank's batch, n sampled negatives each, B users over all ranks, E negatives
+in a user's set E_u, d embedding size, h items of a history.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ItemScores = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PreferenceBatch:
-    """One worker's batch.
+    """One rank's batch.
 
     Attributes:
         chosen_logps: [b] summed log-probs of the target under the policy, with gradient.
@@ -46,7 +46,15 @@ class PreferenceBatch:
     item_scores: ItemScores | None = None
 
     def require(self, objective: str, *names: str) -> None:
-        """Raise ValueError that names the first of `names` that is missing."""
+        """Require inputs that an objective needs.
+
+        Args:
+            objective: its name, for the error.
+            *names: attributes of this class.
+
+        Raises:
+            ValueError: one of them is missing; the message names the first.
+        """
         for name in names:
             if getattr(self, name) is None:
                 raise ValueError(f"objective {objective!r} needs {name} in its PreferenceBatch")
@@ -54,12 +62,12 @@ class PreferenceBatch:
 
 @dataclass(frozen=True)
 class ObjectiveOutput:
-    """An objective's answer.
+    """Loss and metrics of a step.
 
     Attributes:
-        loss: scalar, this worker's share: its average over workers is the global mean, and the
-            average of the workers' gradients is the gradient of that mean.
-        metrics: global values, the same on every worker.
+        loss: scalar, this rank's share: its average over ranks is the global mean, and the average
+            of the ranks' gradients is the gradient of that mean.
+        metrics: global values, the same on every rank.
     """
 
     loss: Tensor

@@ -1,60 +1,36 @@
-"""Building objectives by a preset's name, or from parts that a user names."""
+"""Build an objective from a preset's name and options, or from parts."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypo.objectives.aggregation import AGGREGATIONS
-from raypo.objectives.links import Logistic, Smoothed
-from raypo.objectives.margins import ConfidenceMargin, FixedMargin, InstanceMargin
-from raypo.objectives.objective import Objective, refuse_meaningless
+from raypo.objectives.links import LINKS
+from raypo.objectives.margins import MARGINS
+from raypo.objectives.objective import Objective, check_composition
+from raypo.objectives.options import OptionError, options_of, require_known
+from raypo.objectives.preset import Preset, SftPreset, parse_preset_options
 from raypo.objectives.presets import PRESETS
 from raypo.objectives.rewards import REWARDS
-from raypo.objectives.selection import All, Boundary, Selection, TopK
+from raypo.objectives.selection import SELECTIONS
 from raypo.objectives.sft import SftObjective
-from raypo.objectives.sharing import Own, Shared
-from raypo.objectives.temperature import BetaPerBatch, BetaPerNegative, FixedBeta
+from raypo.objectives.sharing import NEGATIVE_SOURCES
+from raypo.objectives.temperature import TEMPERATURES
 
-_SELECTIONS: Mapping[str, Callable[..., Selection]] = {
-    "all": All,
-    "boundary": lambda: Boundary("boundary"),
-    "violations": lambda: Boundary("violations"),
-    "clusters": lambda: Boundary("clusters"),
-    "top-k": TopK,
-}
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+# Part -> kind -> what makes it. A kind that is a class has that class's options; others have none.
 _PARTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "reward": {kind: lambda reward=reward: reward for kind, reward in REWARDS.items()},
-    "negatives": {"own": Own, "shared": Shared},
-    "selection": _SELECTIONS,
-    "temperature": {
-        "fixed": FixedBeta,
-        "per-negative": BetaPerNegative,
-        "per-batch": BetaPerBatch,
-    },
+    "negatives": NEGATIVE_SOURCES,
+    "selection": SELECTIONS,
+    "temperature": TEMPERATURES,
     "aggregation": {kind: lambda kind=kind: kind for kind in AGGREGATIONS},
-    "margin": {
-        "none": FixedMargin,
-        "fixed": FixedMargin,
-        "napo": ConfidenceMargin,
-        "alpha-dpo": InstanceMargin,
-    },
-    "link": {"logistic": Logistic, "smoothed": Smoothed},
+    "margin": MARGINS,
+    "link": LINKS,
 }
-# What no user sets: which part it is, and what a preset's composition says by another name.
-_NOT_OPTIONS = {"kind", "needs_scores", "measure", "statistics", "reward"}
-_CHOICES = {
-    "sharing_gradient": ("all", "local", "own"),
-    "similarity": ("inner", "cosine"),
-    "selection": tuple(_SELECTIONS),
-}
-_SWITCHES = ("mask_collisions", "length_normalised", "dynamic_margin", "dynamic_beta")
-# Options that every preference preset has, beside its own.
-_COMMON: Mapping[str, Any] = {"selection": None, "top_k": 5}
 
 
 def available_objectives() -> list[str]:
@@ -62,15 +38,30 @@ def available_objectives() -> list[str]:
     return list(PRESETS)
 
 
-def preset_options(name: str) -> dict[str, Any]:
-    """Options of a preset with their defaults; a `selection` of None is the preset's own."""
-    signature = inspect.signature(PRESETS[name]).parameters
-    options = {option: parameter.default for option, parameter in signature.items()}
-    return options if name == "sft" else options | dict(_COMMON)
+def preset_options(name: str) -> dict[str, object]:
+    """Options of a preset with their defaults; a `selection` of None is the preset's own.
+
+    Raises:
+        OptionError: unknown name.
+    """
+    return {option: known.default for option, known in _preset(name).options().items()}
+
+
+def parse_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Convert a preset's options to their types: 4.0 of a whole number is 4.
+
+    Args:
+        name: one of `available_objectives()`.
+        options: values by option.
+
+    Raises:
+        OptionError: unknown name or option, or a value that it does not take.
+    """
+    return parse_preset_options(name, _preset(name).options(), options)
 
 
 def build_objective(
-    name: str, *, process_group: Any = None, **options: Any
+    name: str, *, process_group: ProcessGroup | None = None, **options: object
 ) -> Objective | SftObjective:
     """Build a named objective.
 
@@ -78,114 +69,89 @@ def build_objective(
         name: one of `available_objectives()`.
         process_group: torch.distributed group whose batches form the global batch; None is the
             default group where torch.distributed is initialised.
-        **options: the preset's parameters (beta, gamma, alpha, rho, momentum, …), each meaning what
-            the preset's own paper calls so; `selection` (all, boundary, violations, clusters,
-            top-k) and `top_k` go with every preference preset.
+        **options: the options of the preset's parts (beta, gamma, alpha, rho, momentum, …), each
+            with the meaning that it has in the preset's own paper. Every preference preset also has
+            `selection` (all, boundary, violations, clusters, top-k) and `top_k`.
 
     Raises:
-        ValueError: unknown name or option (with what is known), a value out of range, or a
-            combination without meaning.
+        OptionError: a ValueError for an unknown name or option (names the nearest known one), or
+            for a value that an option does not take.
+        ValueError: a combination of parts that no formula defines.
     """
-    _known("objective", name, PRESETS)
-    known = preset_options(name)
-    for option, value in options.items():
-        if option not in known:
-            raise ValueError(
-                f"objective {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
-            )
-        check_value(option, value)
-    selection, top_k = options.pop("selection", None), options.pop("top_k", _COMMON["top_k"])
-    objective = PRESETS[name](**options)
+    objective = _preset(name).build(name, parse_options(name, options))
     objective.process_group = process_group
     if isinstance(objective, Objective):
-        if selection is not None:
-            objective.selection = _selection(selection, top_k)
-        refuse_meaningless(objective)
+        check_composition(objective)
     return objective
 
 
-def compose_objective(*, process_group: Any = None, **parts: Any) -> Objective:
-    """Build an objective of one's own from its parts.
+def compose_objective(*, process_group: ProcessGroup | None = None, **parts: object) -> Objective:
+    """Build an objective from its parts.
 
     Args:
         process_group: as for `build_objective`.
         **parts: reward, negatives, selection, temperature, aggregation, margin, link; each a kind
             (`"softmax"`) or a mapping with `kind` and that part's options
-            (`{"kind": "shared", "rho": 0.5}`). `reward` and `aggregation` are needed, the others
+            (`{"kind": "shared", "rho": 0.5}`). `reward` and `aggregation` are required. The others
             are own, all, fixed (beta 1), none and logistic unless given.
 
     Raises:
-        ValueError: unknown part, kind or option (with what is known), a value out of range, or a
-            combination without meaning.
+        OptionError: a ValueError for an unknown part, kind or option (names the nearest known one),
+            or for a value that an option does not take.
+        ValueError: a combination of parts that no formula defines.
     """
-    for part in parts:
-        _known("part", part, _PARTS)
-    for needed in ("reward", "aggregation"):
-        if needed not in parts:
-            raise ValueError(f"{needed}: expected one of {', '.join(_PARTS[needed])}")
-    built = {part: _build_part(part, given) for part, given in parts.items()}
+    built = {}
+    for part, parsed in parse_parts(parts).items():
+        kind = parsed if isinstance(parsed, str) else str(parsed["kind"])
+        options = {} if isinstance(parsed, str) else parsed
+        make = _PARTS[part][kind]
+        built[part] = make(**{name: options[name] for name in options if name != "kind"})
     objective = Objective("composed", **built, process_group=process_group)
-    refuse_meaningless(objective)
+    check_composition(objective)
     return objective
 
 
-def _build_part(part: str, given: Any) -> Any:
-    options = {"kind": given} if isinstance(given, str) else given
-    if not isinstance(options, Mapping) or not isinstance(options.get("kind"), str):
-        raise ValueError(
-            f"{part}: expected a kind ({', '.join(_PARTS[part])}) or a mapping with `kind`, "
-            f"got {given!r}"
+def parse_parts(parts: Mapping[str, object]) -> dict[str, str | dict[str, object]]:
+    """Convert the options of parts to their types.
+
+    Args:
+        parts: as for `compose_objective`.
+
+    Returns:
+        Each part in the form that it was given in.
+
+    Raises:
+        OptionError: see `compose_objective`; the error's name is dotted, such as `negatives.rho`.
+    """
+    for part in parts:
+        require_known(part, "unknown part", part, _PARTS)
+    for required in ("reward", "aggregation"):
+        if required not in parts:
+            raise OptionError(required, f"expected one of {', '.join(_PARTS[required])}")
+    return {part: _parse_part(part, given) for part, given in parts.items()}
+
+
+def _parse_part(part: str, given: object) -> str | dict[str, object]:
+    values = {"kind": given} if isinstance(given, str) else given
+    if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
+        kinds = ", ".join(_PARTS[part])
+        raise OptionError(
+            part, f"expected a kind ({kinds}) or a mapping with `kind`, got {given!r}"
         )
-    kind = options["kind"]
-    _known(part, kind, _PARTS[part])
+    kind = values["kind"]
+    require_known(part, f"unknown {part}", kind, _PARTS[part])
+    if isinstance(given, str):
+        return given
     make = _PARTS[part][kind]
-    known = [] if kind == "none" else _part_options(make)
-    rest = {option: value for option, value in options.items() if option != "kind"}
-    for option, value in rest.items():
-        if option not in known:
-            raise ValueError(
-                f"{part} {kind!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
-            )
-        check_value(option, value)
-    return make(**rest)
+    known = options_of(make) if isinstance(make, type) else {}
+    parsed = {"kind": kind}
+    for option in [name for name in values if name != "kind"]:
+        dotted = f"{part}.{option}"
+        require_known(dotted, f"{part} {kind!r} has no option", option, known)
+        parsed[option] = known[option].parse(dotted, values[option])
+    return parsed
 
 
-def _part_options(make: Callable[..., Any]) -> list[str]:
-    if not dataclasses.is_dataclass(make):
-        return []
-    return [each.name for each in dataclasses.fields(make) if each.name not in _NOT_OPTIONS]
-
-
-def _selection(kind: str, top_k: int) -> Selection:
-    return TopK(top_k) if kind == "top-k" else _SELECTIONS[kind]()
-
-
-def _known(what: str, name: str, names: Mapping[str, Any]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(names)
-        raise ValueError(f"unknown {what} {name!r}; {hint}")
-
-
-def check_value(option: str, value: Any) -> None:
-    """Raise ValueError for a value that the option cannot have."""
-    if value is None or option == "oracle":
-        return
-    if option in _CHOICES:
-        if value not in _CHOICES[option]:
-            raise ValueError(
-                f"{option}: expected one of {', '.join(_CHOICES[option])}, got {value!r}"
-            )
-    elif option in _SWITCHES:
-        if not isinstance(value, bool):
-            raise ValueError(f"{option}: expected true or false, got {value!r}")
-    elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{option}: expected a number, got {value!r}")
-    elif option in ("beta", "tau") and not value > 0:
-        raise ValueError(f"{option}: expected a number above 0, got {value!r}")
-    elif option in ("rho", "momentum") and not 0 <= value <= 1:
-        raise ValueError(f"{option}: expected a number from 0 to 1, got {value!r}")
-    elif option == "eps_max" and not 0 <= value < 0.5:
-        raise ValueError(f"eps_max: expected a number from 0 to below 0.5, got {value!r}")
-    elif option in ("k", "top_k") and (value < 1 or int(value) != value):
-        raise ValueError(f"{option}: expected a whole number above 0, got {value!r}")
+def _preset(name: str) -> Preset | SftPreset:
+    require_known("name", "unknown objective", name, PRESETS)
+    return PRESETS[name]

@@ -1,7 +1,7 @@
 """Exact 3-means in one dimension, for all users at once (DynamicPO section 3.2, stage 2).
 
-In one dimension the optimal clusters are contiguous in sorted order, so that the optimum is the
-best of all pairs of cuts; prefix sums make each pair's cost a few operations.
+In one dimension the optimal clusters are contiguous in sorted order. The optimum is therefore the
+best of all pairs of cuts, and with prefix sums each pair costs a few operations.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-# Pairs of cuts looked at together: bounds the memory of long rows.
-_PAIRS_AT_ONCE = 1 << 22
+# Pairs of cuts compared in one chunk: bounds the memory of long rows.
+_PAIRS_PER_CHUNK = 1 << 22
 
 
 @torch.no_grad()
@@ -41,20 +41,22 @@ def _best_first_cut(ordered: Tensor, count: Tensor) -> Tensor:
     """Size [b, 1] of the top cluster of `ordered` [b, E], whose first `count` [b, 1] are valid."""
     users, width = ordered.shape
     inside = torch.arange(width, device=ordered.device) < count
-    wide = torch.where(inside, ordered, 0.0).double()
+    centred = torch.where(inside, ordered, 0.0).double()
     # Around the mean: the costs are differences of squares and would lose their digits.
-    wide = torch.where(inside, wide - wide.sum(1, keepdim=True) / count.clamp(min=1), 0.0)
-    sums = torch.nn.functional.pad(wide.cumsum(1), (1, 0))
-    squares = torch.nn.functional.pad((wide**2).cumsum(1), (1, 0))
+    centred = torch.where(inside, centred - centred.sum(1, keepdim=True) / count.clamp(min=1), 0.0)
+    sums = torch.nn.functional.pad(centred.cumsum(1), (1, 0))
+    squares = torch.nn.functional.pad((centred**2).cumsum(1), (1, 0))
     cuts = torch.arange(width + 1, device=ordered.device)
     allowed = _cuts(ordered, count)
-    head = _spread(sums, squares, cuts)
-    tail = _spread(sums.gather(1, count) - sums, squares.gather(1, count) - squares, count - cuts)
+    head = _squared_deviations(sums, squares, cuts)
+    tail = _squared_deviations(
+        sums.gather(1, count) - sums, squares.gather(1, count) - squares, count - cuts
+    )
     best_cost = torch.full((users, 1), math.inf, dtype=torch.float64, device=ordered.device)
     best_cut = count.clone()
-    at_once = max(1, _PAIRS_AT_ONCE // max(1, users * (width + 1)))
-    for firsts in torch.split(cuts[1:], at_once):
-        middle = _spread(
+    chunk_size = max(1, _PAIRS_PER_CHUNK // max(1, users * (width + 1)))
+    for firsts in torch.split(cuts[1:], chunk_size):
+        middle = _squared_deviations(
             sums[:, None, :] - sums[:, firsts, None],
             squares[:, None, :] - squares[:, firsts, None],
             cuts - firsts[:, None],
@@ -76,6 +78,6 @@ def _cuts(ordered: Tensor, count: Tensor) -> Tensor:
     return (inner & (positions < count)) | (positions == count)
 
 
-def _spread(sums: Tensor, squares: Tensor, size: Tensor) -> Tensor:
+def _squared_deviations(sums: Tensor, squares: Tensor, size: Tensor) -> Tensor:
     """Squared deviations from the mean of segments with these sums, squares and sizes."""
     return squares - sums**2 / size.clamp(min=1)

@@ -1,14 +1,14 @@
-"""Collectives over workers whose batches may differ in size.
+"""Collectives over ranks whose batches may differ in size.
 
-The contract, stated once: a gathered table holds all workers' rows in rank order; the backward of a
-gather with gradient sums what every worker's loss says about a row. A worker's loss is its share
-(W * local sum / global count), and the engine averages gradients over the W workers, so together
-they give exactly the gradient of the global mean.
+The contract: a gathered table holds the rows of all ranks in rank order. The backward of a gather
+with gradient sums the gradients that all ranks have for a row. A rank's loss is its share
+(W * local sum / global count), and the engine averages gradients over the W ranks. Together they
+give exactly the gradient of the global mean.
 
-A step of an objective costs at most one gather of what needs no gradient (`facts`, or `headers`
-where only statistics travel), one gather of values with gradient (`values`; its backward is one
-reduction of [B, n]) and one reduction (`total`). Only when a batch is wider than any before it, the
-first step above all, is the gather of facts repeated with more room.
+A step of an objective needs at most one gather without gradient (`gather`, or `gather_stats` where
+only statistics are sent), one gather with gradient (`gather_with_grad`; its backward is one
+reduction of [B, n]) and one reduction (`all_reduce_sum`). A batch that is wider than any before it,
+as the first one always is, repeats the gather without gradient with more capacity.
 
 Without torch.distributed the batch at hand is the global batch and nothing is sent.
 """
@@ -19,90 +19,94 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-Group = Any  # a torch.distributed process group; None is the default one
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 # The newer name, where torch has it: the older one warns there.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
-_HEADER_BYTES = 16  # users and bytes of a user's row, int64 each
+_HEADER_BYTES = 16  # number of users and bytes of a user's row, int64 each
 
 
 @dataclass(frozen=True)
-class World:
-    """This worker's place among all, and everyone's batch size.
+class GlobalBatch:
+    """How the users of the global batch are spread over the ranks.
 
     Attributes:
-        sizes: users in each worker's batch, by rank.
-        rank: this worker's.
+        sizes: users in each rank's batch, by rank.
+        rank: of this process.
     """
 
     sizes: tuple[int, ...]
     rank: int
 
     @property
-    def total(self) -> int:
-        """Users over all workers (B)."""
+    def num_users(self) -> int:
+        """Users over all ranks (B)."""
         return sum(self.sizes)
 
     @property
     def offset(self) -> int:
-        """Global index of this worker's first user."""
+        """Global index of this rank's first user."""
         return sum(self.sizes[: self.rank])
 
 
 @dataclass
 class Collective:
-    """The workers that share a batch, and how they exchange a step's numbers.
+    """Gathers and reductions over the ranks that share a global batch.
 
     Attributes:
         group: torch.distributed group; None is the default one, where there is one.
         seconds: spent in collectives so far.
-        capacity: users that the gather of facts has room for: the widest batch seen, the same on
-            every worker because every worker has seen the same sizes.
+        capacity: rows that each rank sends in `gather`: the widest batch so far, the same on every
+            rank because every rank has seen the same sizes.
     """
 
-    group: Group = None
+    group: ProcessGroup | None = None
     seconds: float = 0.0
     capacity: int = 0
 
     @property
-    def workers(self) -> int:
-        """Workers in the group (W); 1 without torch.distributed."""
+    def world_size(self) -> int:
+        """Ranks in the group (W); 1 without torch.distributed."""
         if not dist.is_available() or not dist.is_initialized():
             return 1
         return dist.get_world_size(self.group)
 
-    def facts(self, columns: Sequence[Tensor]) -> tuple[list[Tensor], World]:
-        """All workers' rows of each column, in rank order, without gradient; learns the sizes.
+    def gather(self, columns: Sequence[Tensor]) -> tuple[list[Tensor], GlobalBatch]:
+        """Gather each column from all ranks, without gradient, and the ranks' batch sizes.
 
         Args:
-            columns: tensors [b, c] of any dtype; c and dtype are the same on every worker.
+            columns: tensors [b, c] of any dtype; c and dtype are the same on every rank.
+
+        Returns:
+            Columns [B, c] in rank order, and the batch sizes.
 
         Raises:
-            ValueError: the workers' rows have different widths.
+            ValueError: the ranks' rows have different widths.
         """
-        if self.workers == 1:
-            return [column.detach() for column in columns], World((len(columns[0]),), 0)
+        if self.world_size == 1:
+            return [column.detach() for column in columns], GlobalBatch((len(columns[0]),), 0)
         rows = torch.cat([_as_bytes(column) for column in columns], dim=1)
         gathered, sizes = self._gather_ragged(rows)
-        world = World(sizes, dist.get_rank(self.group))
+        batch = GlobalBatch(sizes, dist.get_rank(self.group))
         joined = torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
         widths = [column.shape[1] * column.element_size() for column in columns]
         parts = torch.split(joined, widths, dim=1)
         return [
             _from_bytes(part, column.dtype, column.shape[1])
             for part, column in zip(parts, columns, strict=True)
-        ], world
+        ], batch
 
     def _gather_ragged(self, rows: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """Bytes [W, capacity, width] and sizes; once more with more room if a batch is wider."""
+        """Bytes [W, capacity, width] and batch sizes; repeated if a batch exceeds the capacity."""
         users, width = rows.shape
         header = torch.tensor([users, width], device=rows.device).view(torch.uint8)
         while True:
@@ -112,41 +116,46 @@ class Collective:
             headers = _from_bytes(received[:, :_HEADER_BYTES], torch.int64, 2).tolist()
             if any(other != width for _, other in headers):
                 raise ValueError(
-                    "workers disagree on what a user brings (negatives or embedding size): "
-                    + ", ".join(f"worker {r}: {w} bytes" for r, (_, w) in enumerate(headers))
+                    "ranks differ in the bytes of a user's row (negatives or embedding size): "
+                    + ", ".join(f"rank {rank}: {w} bytes" for rank, (_, w) in enumerate(headers))
                 )
             sizes = tuple(size for size, _ in headers)
             if max(sizes) <= self.capacity:
                 return received[:, _HEADER_BYTES:].view(-1, self.capacity, width), sizes
             self.capacity = max(sizes)
 
-    def values(self, rows: Tensor, header: Tensor, world: World) -> tuple[Tensor, Tensor]:
-        """All workers' rows [B, c] with gradient, and their headers [W, k] without.
+    def gather_with_grad(
+        self, rows: Tensor, stats: Tensor, batch: GlobalBatch
+    ) -> tuple[Tensor, Tensor]:
+        """Gather rows with gradient, and statistics without, in one collective.
 
         Args:
             rows: [b, c] float32.
-            header: [k] float64 that travels along, such as a batch's statistics.
-            world: sizes, from `facts`.
+            stats: [k] float64, such as a batch's moments.
+            batch: batch sizes, from `gather`.
+
+        Returns:
+            Rows [B, c] in rank order and statistics [W, k].
         """
-        if self.workers == 1:
-            return rows, header[None]
-        table, headers = _GatherValues.apply(rows, header, world, self)  # type: ignore[no-untyped-call]
-        return table, headers
+        if self.world_size == 1:
+            return rows, stats[None]
+        table, all_stats = _GatherWithGrad.apply(rows, stats, batch, self)  # type: ignore[no-untyped-call]
+        return table, all_stats
 
-    def headers(self, header: Tensor) -> Tensor:
-        """All workers' headers [W, k] float64, where no rows need to travel."""
-        return header[None] if self.workers == 1 else self._all_gather(header)
+    def gather_stats(self, stats: Tensor) -> Tensor:
+        """Gather statistics [k] float64 to [W, k], where no rows are exchanged."""
+        return stats[None] if self.world_size == 1 else self._all_gather(stats)
 
-    def total(self, values: Tensor) -> Tensor:
-        """Sum of `values` over workers; carries no gradient."""
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Sum of `values` over ranks; carries no gradient."""
         values = values.detach().clone()
-        if self.workers > 1:
+        if self.world_size > 1:
             with self._timed():
                 dist.all_reduce(values, group=self.group)
         return values
 
     def _all_gather(self, sent: Tensor) -> Tensor:
-        received = sent.new_empty((self.workers, *sent.shape))
+        received = sent.new_empty((self.world_size, *sent.shape))
         with self._timed():
             _all_gather(received.view(-1), sent.contiguous().view(-1), group=self.group)
         return received
@@ -158,29 +167,29 @@ class Collective:
         self.seconds += time.perf_counter() - started
 
 
-class _GatherValues(torch.autograd.Function):
-    """All-gather whose backward sums over workers and keeps the worker's own rows."""
+class _GatherWithGrad(torch.autograd.Function):
+    """All-gather whose backward sums gradients over ranks and returns those of the rank's rows."""
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, header: Tensor, world: World, collective: Collective
+        ctx: Any, rows: Tensor, stats: Tensor, batch: GlobalBatch, collective: Collective
     ) -> tuple[Tensor, Tensor]:
-        ctx.world, ctx.collective = world, collective
-        room, columns = max(world.sizes), rows.shape[1]
-        # float64 travels as its bits: a gather copies bytes and never reads them as numbers.
-        head = header.view(torch.float32)
-        body = pad(rows, (0, 0, 0, room - len(rows)))
+        ctx.batch, ctx.collective = batch, collective
+        padded_size, columns = max(batch.sizes), rows.shape[1]
+        # float64 is sent as its bits: a gather copies bytes and never reads them as numbers.
+        head = stats.view(torch.float32)
+        body = pad(rows, (0, 0, 0, padded_size - len(rows)))
         received = collective._all_gather(torch.cat([head, body.flatten()]))
-        headers = _from_bytes(received[:, : len(head)], torch.float64, len(header))
-        tables = received[:, len(head) :].view(-1, room, columns)
-        ctx.mark_non_differentiable(headers)
-        return torch.cat([t[:size] for t, size in zip(tables, world.sizes, strict=True)]), headers
+        all_stats = _from_bytes(received[:, : len(head)], torch.float64, len(stats))
+        tables = received[:, len(head) :].view(-1, padded_size, columns)
+        ctx.mark_non_differentiable(all_stats)
+        return torch.cat([t[:size] for t, size in zip(tables, batch.sizes, strict=True)]), all_stats
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        world: World = ctx.world
-        summed = ctx.collective.total(gradients[0].contiguous())
-        return summed[world.offset : world.offset + world.sizes[world.rank]], None, None, None
+        batch: GlobalBatch = ctx.batch
+        summed = ctx.collective.all_reduce_sum(gradients[0].contiguous())
+        return summed[batch.offset : batch.offset + batch.sizes[batch.rank]], None, None, None
 
 
 def _as_bytes(column: Tensor) -> Tensor:

@@ -4,47 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from raypo.objectives.aggregation import AGGREGATIONS
 from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
-from raypo.objectives.collectives import Collective, Group
+from raypo.objectives.collectives import Collective
 from raypo.objectives.links import Link, Logistic, Smoothed
+from raypo.objectives.loss_context import LossContext, ParamValue
 from raypo.objectives.margins import FixedMargin, Margin
+from raypo.objectives.moments import merge_moments
 from raypo.objectives.rewards import REWARDS, Reward
 from raypo.objectives.selection import All, Selection
-from raypo.objectives.sharing import Members, NegativeSet, Own, Shared
-from raypo.objectives.step import Reading, Step, merge_moments
+from raypo.objectives.sharing import NegativeSet, NegativeSource, Own, Shared
 from raypo.objectives.temperature import FixedBeta, Temperature
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass
 class Objective:
     """A composed preference objective; call it with a PreferenceBatch.
 
-    The loss is the mean over users of the global batch of the link of the aggregated gaps
-    beta_i (R+ - R-_i). Log-probs are taken to float32 first.
+    The loss is the mean over users of the global batch of the link of the aggregated reward margins
+    beta_i (R+ - R-_i). Log-probs are converted to float32 first.
 
     Attributes:
         name: the preset's name, or `composed`.
         reward, negatives, selection, temperature, aggregation, margin, link: the parts.
-        process_group: workers that share a batch; None is the default group.
+        process_group: ranks that share a global batch; None is the default group.
         training: moving statistics are updated only while it is True.
         statistics: moving statistics by name; empty before the first batch.
     """
 
     name: str
     reward: Reward = REWARDS["reference"]
-    negatives: NegativeSet = field(default_factory=Own)
+    negatives: NegativeSource = field(default_factory=Own)
     selection: Selection = field(default_factory=All)
     temperature: Temperature = field(default_factory=FixedBeta)
     aggregation: str = "pairwise"
     margin: Margin = field(default_factory=FixedMargin)
     link: Link = field(default_factory=Logistic)
-    process_group: Group = field(default=None, repr=False)
+    process_group: ProcessGroup | None = field(default=None, repr=False)
     training: bool = True
     statistics: dict[str, float] = field(default_factory=dict)
     _collective: Collective | None = field(default=None, repr=False)
@@ -76,7 +80,7 @@ class Objective:
 
     @property
     def collective_seconds(self) -> float:
-        """Time spent so far in gathers and reductions between workers."""
+        """Seconds spent so far in gathers and reductions."""
         return 0.0 if self._collective is None else self._collective.seconds
 
     @property
@@ -85,7 +89,7 @@ class Objective:
         return True
 
     def train(self) -> None:
-        """Let moving statistics move."""
+        """Update moving statistics."""
         self.training = True
 
     def eval(self) -> None:
@@ -96,8 +100,8 @@ class Objective:
         """Moving statistics."""
         return dict(self.statistics)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; an empty mapping is a fresh start."""
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Restore moving statistics from `state_dict`; an empty mapping is a fresh start."""
         known = {*self.temperature.statistics, *self.margin.statistics}
         self.statistics = {
             name: float(value)
@@ -106,7 +110,7 @@ class Objective:
         }
 
     def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
-        """Loss and metrics of this worker's batch. Every worker must call it.
+        """Loss and metrics of this rank's batch. Every rank must call it.
 
         Raises:
             ValueError: an input that the composition needs is missing.
@@ -116,35 +120,35 @@ class Objective:
             self._collective = Collective(self.process_group)
         collective = self._collective
         chosen, own = self.reward(batch)
-        chosen_measures, columns = self._columns(batch)
-        members = self.negatives.members(batch, columns, collective)
-        step = self._step(batch, members, chosen_measures)
-        local = [part.moments(step) for part in (self.temperature, self.margin)]
+        chosen_measures, columns = self._measures(batch)
+        negatives = self.negatives.negative_set(batch, columns, collective)
+        context = self._context(batch, negatives, chosen_measures)
+        local = [part.moments(context) for part in (self.temperature, self.margin)]
         empty = torch.zeros(0, dtype=torch.float64, device=own.device)
-        header = torch.cat([empty, *(moments for moments in local if moments is not None)])
-        rejected, headers = self.negatives.rewards(own, members, header, collective)
+        stats = torch.cat([empty, *(moments for moments in local if moments is not None)])
+        rejected, all_stats = self.negatives.rewards(own, negatives, stats, collective)
         merged = iter(
-            [merge_moments(part) for part in torch.split(headers, 3, dim=1)] if len(header) else []
+            [merge_moments(part) for part in torch.split(all_stats, 3, dim=1)] if len(stats) else []
         )
         moments = [None if part is None else next(merged) for part in local]
 
-        selected = self.selection(step.chosen_logps, step.rejected_logps, step.valid)
-        beta = self.temperature(step, selected, moments[0], self.statistics)
-        margin = self.margin(step, moments[1], self.statistics)
-        gaps = beta.value * (chosen[:, None] - rejected)
-        scores, weights = AGGREGATIONS[self.aggregation](gaps, selected, margin.value)
-        losses = (weights * self.link(scores, step)).sum(dim=1)
-        metrics, users = self._metrics(step, (chosen, own), selected, losses, (beta, margin))
+        selected = self.selection(context.chosen_logps, context.rejected_logps, context.valid)
+        beta = self.temperature(context, selected, moments[0], self.statistics)
+        margin = self.margin(context, moments[1], self.statistics)
+        reward_margins = beta.value * (chosen[:, None] - rejected)
+        scores, weights = AGGREGATIONS[self.aggregation](reward_margins, selected, margin.value)
+        losses = (weights * self.link(scores, context)).sum(dim=1)
+        metrics, users = self._metrics(context, (chosen, own), selected, losses, (beta, margin))
         if self.training:
-            self.statistics = self.statistics | dict(beta.after) | dict(margin.after)
-        return ObjectiveOutput(losses.sum() * (collective.workers / users), metrics)
+            self.statistics = self.statistics | dict(beta.statistics) | dict(margin.statistics)
+        return ObjectiveOutput(losses.sum() * (collective.world_size / users), metrics)
 
     def _rewards(self) -> list[Reward]:
         measures = (self.temperature.measure, self.margin.measure)
         return [self.reward, *(measure for measure in measures if measure is not None)]
 
     def _inputs(self) -> list[str]:
-        """What the composition reads of a batch beside the log-probs."""
+        """Inputs that the composition needs beside the log-probs."""
         names: list[str] = []
         if any(reward.needs_lengths for reward in self._rewards()):
             names += ["chosen_lengths", "rejected_lengths"]
@@ -160,8 +164,8 @@ class Objective:
             names += ["item_scores"]
         return names
 
-    def _columns(self, batch: PreferenceBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What parts measure, of the chosen [b] and of the sampled negatives [b, n], detached."""
+    def _measures(self, batch: PreferenceBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Detached rewards that parts read, of the chosen [b] and the sampled negatives [b, n]."""
         chosen, rejected = {}, {"logps": batch.rejected_logps.detach().float()}
         measures = (("temperature", self.temperature.measure), ("margin", self.margin.measure))
         for part, measure in measures:
@@ -170,30 +174,34 @@ class Objective:
                 chosen[part], rejected[part] = of_chosen.detach(), of_rejected.detach()
         return chosen, rejected
 
-    def _step(self, batch: PreferenceBatch, members: Members, chosen: dict[str, Tensor]) -> Step:
-        return Step(
+    def _context(
+        self, batch: PreferenceBatch, negatives: NegativeSet, chosen: dict[str, Tensor]
+    ) -> LossContext:
+        return LossContext(
             batch=batch,
             beta=self.beta,
             chosen_logps=batch.chosen_logps.detach().float(),
-            rejected_logps=members.columns["logps"],
-            items=members.items,
-            valid=members.valid,
-            gaps={part: chosen[part][:, None] - members.columns[part] for part in chosen},
+            rejected_logps=negatives.columns["logps"],
+            items=negatives.items,
+            valid=negatives.valid,
+            reward_margins={
+                part: chosen[part][:, None] - negatives.columns[part] for part in chosen
+            },
         )
 
     @torch.no_grad()
     def _metrics(
         self,
-        step: Step,
+        context: LossContext,
         rewards: tuple[Tensor, Tensor],
         selected: Tensor,
         losses: Tensor,
-        readings: tuple[Reading, Reading],
+        params: tuple[ParamValue, ParamValue],
     ) -> tuple[dict[str, float], int]:
         """Global metrics and the global count of users: one reduction, one transfer to the host."""
         chosen, own = rewards
-        beta, margin = readings
-        # Rewards are reported with the batch's beta; per-negative betas belong to pairs.
+        beta, margin = params
+        # Rewards are reported with the batch's beta; a per-negative beta belongs to a pair.
         scale = beta.value if beta.value.dim() == 0 else self.beta
         means = {
             "loss": losses,
@@ -201,22 +209,22 @@ class Objective:
             "rewards/rejected": scale * own.mean(dim=1),
             "rewards/margin": scale * (chosen - own.mean(dim=1)),
             "rewards/accuracy": (chosen[:, None] > own).all(dim=1),
-            "negatives": step.valid.sum(dim=1),
+            "negatives": context.valid.sum(dim=1),
             "boundary_negatives": selected.sum(dim=1),
-            "logps/chosen": step.chosen_logps,
-            "logps/rejected": step.batch.rejected_logps.mean(dim=1),
+            "logps/chosen": context.chosen_logps,
+            "logps/rejected": context.batch.rejected_logps.mean(dim=1),
         }
-        at_boundary = (step.rejected_logps >= step.chosen_logps[:, None]) & step.valid
+        at_boundary = (context.rejected_logps >= context.chosen_logps[:, None]) & context.valid
         sums = {
             "beta": _over(selected, beta.value),
             "gamma": _over(selected, margin.value),
             "boundary_ratio": at_boundary,
         }
-        counts = [selected, step.valid, torch.ones_like(losses)]
+        counts = [selected, context.valid, torch.ones_like(losses)]
         parts = [*means.values(), *sums.values(), *counts]
         assert self._collective is not None
         stacked = torch.stack([part.sum(dtype=torch.float64) for part in parts])
-        totals = self._collective.total(stacked).tolist()
+        totals = self._collective.all_reduce_sum(stacked).tolist()
         num_selected, num_valid, users = totals[-3:]
         metrics = {name: value / max(users, 1) for name, value in zip(means, totals, strict=False)}
         over = {"beta": num_selected, "gamma": num_selected, "boundary_ratio": num_valid}
@@ -226,7 +234,7 @@ class Objective:
 
 
 def _over(selected: Tensor, value: Tensor) -> Tensor:
-    """Something that sums to the sum of `value` (scalar or [b, E]) over the selected [b, E]."""
+    """A tensor whose sum is that of `value` (scalar or [b, E]) over the selected [b, E]."""
     if value.dim() == 0:
         return value.double() * selected.sum()
     return torch.where(selected, value, 0.0)
@@ -248,18 +256,22 @@ def composition(objective: Objective) -> dict[str, str]:
     return parts
 
 
-def refuse_meaningless(objective: Objective) -> None:
-    """Raise ValueError for a combination of parts that no formula stands behind."""
+def check_composition(objective: Objective) -> None:
+    """Refuse combinations of parts that no formula defines.
+
+    Raises:
+        ValueError: names the two parts and what goes together.
+    """
     parts = composition(objective)
     if parts["link"] == "smoothed" and parts["aggregation"] != "pairwise":
         raise ValueError(
-            f"link 'smoothed' has one chance of a false negative per pair and needs aggregation "
+            f"link 'smoothed' has one probability per pair and needs aggregation "
             f"'pairwise', not {parts['aggregation']!r}"
         )
     if parts["margin"] == "alpha-dpo" and parts["aggregation"] == "merged":
         raise ValueError(
-            "margin 'alpha-dpo' belongs to each pair, and aggregation 'merged' adds pairs up "
-            "before any margin; use 'pairwise', 'softmax' or 'mean'"
+            "margin 'alpha-dpo' belongs to each pair, but aggregation 'merged' adds pairs up "
+            "before the margin; use 'pairwise', 'softmax' or 'mean'"
         )
     if parts["temperature"] == "per-batch" and not objective.reward.needs_reference:
         raise ValueError(

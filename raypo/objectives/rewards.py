@@ -1,4 +1,4 @@
-"""Rewards: what a response is worth to the policy, before the temperature beta."""
+"""Rewards R(y): the value of a response under the policy, before the temperature beta."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Reward:
     """R(y), to be multiplied by beta.
 
     Attributes:
-        kind: its name in a composition.
+        kind: name in a composition.
         of: (logps, lengths, reference logps) -> R, shapes alike.
-        needs_reference: reads the reference log-probs.
-        needs_lengths: reads the response lengths.
+        needs_reference: whether it reads the reference log-probs.
+        needs_lengths: whether it reads the response lengths.
     """
 
     kind: str
@@ -49,7 +49,7 @@ def _free(logps: Tensor, _: Tensor | None, __: Tensor | None) -> Tensor:
 
 def _normalised(logps: Tensor, lengths: Tensor | None, _: Tensor | None) -> Tensor:
     assert lengths is not None
-    # A response has at least its end-of-sequence token; 0 would only come from a caller's padding.
+    # A response has at least its end-of-sequence token; only padding by the caller has length 0.
     return logps / lengths.clamp(min=1)
 
 
@@ -70,7 +70,7 @@ _ALL = (
     Reward("free", _free),
     # SimPO (arXiv 2405.14734, section 2.2).
     Reward("free-normalised", _normalised, needs_lengths=True),
-    # alpha-DPO's margin (arXiv 2410.10148) measures pairs by this one.
+    # The distance that alpha-DPO's margin (arXiv 2410.10148) follows.
     Reward("reference-normalised", _reference_normalised, needs_reference=True, needs_lengths=True),
     # MPPO (arXiv 2412.15244): the geometric mean probability of a token.
     Reward("likelihood", _likelihood, needs_lengths=True),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
-from raypo.objectives.collectives import Collective, Group
+from raypo.objectives.collectives import Collective
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @dataclass
@@ -17,27 +20,27 @@ class SftObjective:
     """Token-mean negative log-likelihood of the chosen responses of the global batch."""
 
     name: str = "sft"
-    process_group: Group = field(default=None, repr=False)
+    process_group: ProcessGroup | None = field(default=None, repr=False)
     needs_reference: bool = False
     needs_recommender: bool = False
     needs_negatives: bool = False
     collective_seconds: float = 0.0
 
     def train(self) -> None:
-        """Nothing moves in it."""
+        """Do nothing: there are no moving statistics."""
 
     def eval(self) -> None:
-        """Nothing moves in it."""
+        """Do nothing: there are no moving statistics."""
 
-    def state_dict(self) -> dict[str, float | None]:
-        """Empty: it keeps no statistics."""
+    def state_dict(self) -> dict[str, float]:
+        """Empty: there are no moving statistics."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to restore."""
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Do nothing: there are no moving statistics."""
 
     def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
-        """Loss and metrics; reads chosen_logps and chosen_lengths alone.
+        """Loss and metrics, from chosen_logps and chosen_lengths.
 
         Raises:
             ValueError: chosen_lengths is missing.
@@ -48,9 +51,9 @@ class SftObjective:
         negative = -batch.chosen_logps.float().sum()
         users, tokens = len(batch.chosen_logps), batch.chosen_lengths.sum().double()
         sums = torch.stack([negative.detach().double(), tokens, torch.tensor(users).to(tokens)])
-        loss, total_tokens, total_users = collective.total(sums).tolist()
+        loss, total_tokens, total_users = collective.all_reduce_sum(sums).tolist()
         self.collective_seconds += collective.seconds
         return ObjectiveOutput(
-            negative * (collective.workers / total_tokens),
+            negative * (collective.world_size / total_tokens),
             {"loss": loss / total_tokens, "logps/chosen": -loss / total_users},
         )

@@ -1,39 +1,40 @@
-"""Negative sets: a user's own samples, widened by those of similar users (NAPO section 3.2)."""
+"""Negative sets: a user's own samples, or also those of similar users (NAPO section 3.2)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from raypo.objectives.batch import PreferenceBatch
-from raypo.objectives.collectives import Collective, World
+from raypo.objectives.collectives import Collective, GlobalBatch
+from raypo.objectives.options import fraction, one_of, switch, validate_options
 
 SharingGradient = Literal["all", "local", "own"]
 Similarity = Literal["inner", "cosine"]
 
 
 @dataclass(frozen=True)
-class Members:
-    """Who is in E_u of this worker's b users, before any reward is exchanged.
+class NegativeSet:
+    """E_u of this rank's b users, before any reward is exchanged.
 
     Attributes:
         items: [b, E] item ids, or None where the caller gave none.
         valid: [b, E] False where a negative is masked out.
-        columns: detached numbers of each negative [b, E], by name.
+        columns: detached values of each negative [b, E], by name.
         similar: [b, K] global indices of the users shared with; None without sharing.
-        world: everyone's batch size; None where nothing was exchanged.
+        batch: batch sizes of all ranks; None where nothing was exchanged.
     """
 
     items: Tensor | None
     valid: Tensor
     columns: Mapping[str, Tensor]
     similar: Tensor | None = None
-    world: World | None = None
+    batch: GlobalBatch | None = None
 
 
 @dataclass(frozen=True)
@@ -42,90 +43,101 @@ class Own:
 
     kind: str = "own"
 
-    def members(
+    def negative_set(
         self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
-    ) -> Members:
-        """The sets; nothing is exchanged."""
+    ) -> NegativeSet:
+        """Negative sets of n; nothing is exchanged."""
         valid = torch.ones_like(batch.rejected_logps, dtype=torch.bool)
-        return Members(batch.rejected_items, valid, columns)
+        return NegativeSet(batch.rejected_items, valid, columns)
 
     def rewards(
-        self, rewards: Tensor, members: Members, moments: Tensor, collective: Collective
+        self, rewards: Tensor, negatives: NegativeSet, moments: Tensor, collective: Collective
     ) -> tuple[Tensor, Tensor]:
-        """Rewards [b, n] as they are, and all workers' moments [W, k]; one gather if k > 0."""
-        return rewards, collective.headers(moments) if len(moments) else moments[None]
+        """The same rewards [b, n] and all ranks' moments [W, k]; one gather if k > 0."""
+        return rewards, collective.gather_stats(moments) if len(moments) else moments[None]
 
 
 @dataclass(frozen=True)
 class Shared:
     """E_u is the user's own negatives and those of the K most similar users of the global batch.
 
-    K = floor((B - 1) rho); similarity is the inner (or cosine) product of the recommender's
-    sequence embeddings; ties go to the lower global index. The shared value is the one computed
-    under the other user's prompt: no further forward pass.
+    K = floor((B - 1) rho). Similarity is the inner (or cosine) product of the recommender's
+    sequence embeddings; ties go to the lower global index. A shared negative has the value that was
+    computed under the other user's prompt, so that no further forward pass is needed.
 
-    Attributes:
-        rho: share of the other users whose negatives are taken.
-        sharing_gradient: how far a loss reaches into shared values: `all` workers, this worker's
-            `local` users, or the user's `own` negatives only, which always carry gradient.
-        mask_collisions: leave out a shared negative that is the user's target or in the history.
-        similarity: of embeddings.
+    `sharing_gradient` says through which values a user's loss has a gradient: those of `all` ranks,
+    those of this rank's users (`local`), or the user's `own` negatives, which always have one.
     """
 
-    rho: float = 0.7
-    sharing_gradient: SharingGradient = "all"
-    mask_collisions: bool = True
-    similarity: Similarity = "inner"
+    rho: Annotated[float, fraction("share of the other users whose negatives are taken")] = 0.7
+    sharing_gradient: Annotated[
+        SharingGradient,
+        one_of(
+            ("all", "local", "own"),
+            "all, local or own: which shared log-probs a user's loss has a gradient for",
+        ),
+    ] = "all"
+    mask_collisions: Annotated[
+        bool, switch("leave out shared negatives that the user chose or has in the history")
+    ] = True
+    similarity: Annotated[
+        Similarity, one_of(("inner", "cosine"), "inner or cosine, of users' embeddings")
+    ] = "inner"
     kind: str = "shared"
 
-    def members(
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        validate_options(self)
+
+    def negative_set(
         self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
-    ) -> Members:
-        """The sets of n (1 + K) negatives; one gather of what needs no gradient."""
+    ) -> NegativeSet:
+        """Negative sets of n (1 + K); one gather of what needs no gradient."""
         assert batch.user_embeddings is not None and batch.rejected_items is not None
         users, n = batch.rejected_items.shape
-        facts, world = collective.facts(
+        gathered, global_batch = collective.gather(
             [batch.user_embeddings, batch.rejected_items, *columns.values()]
         )
-        embeddings, items, *gathered = facts
-        similar = self._most_similar(embeddings, world, users)
+        embeddings, items, *gathered_columns = gathered
+        similar = self._most_similar(embeddings, global_batch, users)
 
-        def widened(own: Tensor, everyone: Tensor) -> Tensor:
-            return torch.cat([own, everyone[similar].flatten(1)], dim=1)
+        def with_shared(own: Tensor, of_all: Tensor) -> Tensor:
+            return torch.cat([own, of_all[similar].flatten(1)], dim=1)
 
-        all_items = widened(batch.rejected_items, items)
+        all_items = with_shared(batch.rejected_items, items)
         valid = torch.ones_like(all_items, dtype=torch.bool)
         if self.mask_collisions:
             valid[:, n:] = ~_collides(all_items[:, n:], batch)
         shared = {
-            name: widened(column, everyone)
-            for (name, column), everyone in zip(columns.items(), gathered, strict=True)
+            name: with_shared(column, of_all)
+            for (name, column), of_all in zip(columns.items(), gathered_columns, strict=True)
         }
-        return Members(all_items, valid, shared, similar, world)
+        return NegativeSet(all_items, valid, shared, similar, global_batch)
 
     def rewards(
-        self, rewards: Tensor, members: Members, moments: Tensor, collective: Collective
+        self, rewards: Tensor, negatives: NegativeSet, moments: Tensor, collective: Collective
     ) -> tuple[Tensor, Tensor]:
-        """Rewards [b, n (1 + K)] and all workers' moments [W, k], in one gather."""
-        assert members.world is not None and members.similar is not None
+        """Rewards [b, n (1 + K)] and all ranks' moments [W, k], in one gather."""
+        assert negatives.batch is not None and negatives.similar is not None
         sent = rewards if self.sharing_gradient == "all" else rewards.detach()
-        table, merged = collective.values(sent, moments, members.world)
+        table, all_moments = collective.gather_with_grad(sent, moments, negatives.batch)
         if self.sharing_gradient == "local":
-            before, after = members.world.offset, members.world.offset + len(rewards)
-            table = torch.cat([table[:before], rewards, table[after:]])
-        return torch.cat([rewards, table[members.similar].flatten(1)], dim=1), merged
+            start, end = negatives.batch.offset, negatives.batch.offset + len(rewards)
+            table = torch.cat([table[:start], rewards, table[end:]])
+        return torch.cat([rewards, table[negatives.similar].flatten(1)], dim=1), all_moments
 
     @torch.no_grad()
-    def _most_similar(self, embeddings: Tensor, world: World, users: int) -> Tensor:
-        """Global indices [b, K] of the users that this worker's users take negatives from."""
-        # The allowance is for rho such as 0.7, whose product may fall just short of a whole number.
-        taken = math.floor((world.total - 1) * self.rho + 1e-9)
+    def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, users: int) -> Tensor:
+        """Global indices [b, K] of the users that this rank's users take negatives from."""
+        # The product with a rho such as 0.7 may be just below the whole number that it stands for.
+        num_similar = math.floor((batch.num_users - 1) * self.rho + 1e-9)
         if self.similarity == "cosine":
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
-        own = torch.arange(world.offset, world.offset + users, device=embeddings.device)
+        own = torch.arange(batch.offset, batch.offset + users, device=embeddings.device)
         similarity = embeddings[own] @ embeddings.T
         similarity.scatter_(1, own[:, None], -math.inf)
-        return similarity.sort(dim=1, descending=True, stable=True).indices[:, : max(0, taken)]
+        ranking = similarity.sort(dim=1, descending=True, stable=True).indices
+        return ranking[:, : max(0, num_similar)]
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:
@@ -138,4 +150,5 @@ def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:
     return collides
 
 
-NegativeSet = Own | Shared
+NegativeSource = Own | Shared
+NEGATIVE_SOURCES: Mapping[str, Callable[..., NegativeSource]] = {"own": Own, "shared": Shared}

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from raypo.objectives.loss_context import LossContext, ParamValue, Statistics, as_tensor
+from raypo.objectives.moments import Moments, local_moments, moving_average
+from raypo.objectives.options import fraction, number, positive, validate_options
 from raypo.objectives.rewards import REWARDS, Reward
-from raypo.objectives.step import (
-    Moments,
-    Reading,
-    Statistics,
-    Step,
-    as_tensor,
-    local_moments,
-    moving_average,
-)
 
 
 @dataclass(frozen=True)
 class FixedBeta:
     """The same beta always."""
 
-    beta: float = 1.0
+    beta: Annotated[float, positive("temperature of the reward")] = 1.0
     kind: str = "fixed"
     measure: Reward | None = None
     statistics: tuple[str, ...] = ()
 
-    def moments(self, step: Step) -> None:
-        """It follows nothing of the batch."""
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        validate_options(self)
+
+    def moments(self, context: LossContext) -> None:
+        """None: a fixed temperature reads nothing of the batch."""
 
     def __call__(
-        self, step: Step, selected: Tensor, moments: Moments | None, before: Statistics
-    ) -> Reading:
+        self,
+        context: LossContext,
+        selected: Tensor,
+        moments: Moments | None,
+        statistics: Statistics,
+    ) -> ParamValue:
         """Scalar beta."""
-        return Reading(as_tensor(self.beta, selected))
+        return ParamValue(as_tensor(self.beta, selected))
 
 
 @dataclass(frozen=True)
@@ -48,69 +51,90 @@ class BetaPerNegative:
     all where every one was). A zero denominator gives beta.
     """
 
-    beta: float = 1.0
-    alpha: float = 0.5
-    gamma: float = 6.0
+    beta: Annotated[float, positive("beta_0, the base of each negative's temperature")] = 1.0
+    alpha: Annotated[float, number("DynamicPO's alpha: how far beta moves from beta_0")] = 0.5
+    gamma: Annotated[float, number("DynamicPO's gamma: the offset between dp and dn in beta")] = 6.0
     kind: str = "per-negative"
     measure: Reward | None = None
     statistics: tuple[str, ...] = ()
 
-    def moments(self, step: Step) -> None:
-        """It follows nothing of the batch."""
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        validate_options(self)
+
+    def moments(self, context: LossContext) -> None:
+        """None: each negative's beta reads its own user's log-probs."""
 
     @torch.no_grad()
     def __call__(
-        self, step: Step, selected: Tensor, moments: Moments | None, before: Statistics
-    ) -> Reading:
-        """Each pair's beta [b, E]; the base value where a negative is not selected."""
-        easy = step.valid & ~selected
-        easy = torch.where(easy.any(dim=1, keepdim=True), easy, step.valid)
-        # In float64 the mean of equal float32 values differs from them by less than two different
-        # ones ever do: what is zero in the formula can be told from what is small.
-        chosen, rejected = step.chosen_logps[:, None].double(), step.rejected_logps.double()
+        self,
+        context: LossContext,
+        selected: Tensor,
+        moments: Moments | None,
+        statistics: Statistics,
+    ) -> ParamValue:
+        """Beta [b, E] of each pair; the base value where a negative is not selected."""
+        easy = context.valid & ~selected
+        easy = torch.where(easy.any(dim=1, keepdim=True), easy, context.valid)
+        # In float64 the mean of equal float32 values differs from them by less than any two
+        # different ones do. Zero in the formula and a small number are therefore distinguishable.
+        chosen, rejected = context.chosen_logps[:, None].double(), context.rejected_logps.double()
         sums = torch.where(easy, rejected, 0.0).sum(dim=1, keepdim=True)
         easy_mean = sums / easy.sum(dim=1, keepdim=True).clamp(min=1)
-        positive, negative = chosen - rejected, rejected - easy_mean
-        size = positive.abs() + negative.abs()
-        zero = size <= 1e-12 * (chosen.abs() + rejected.abs())
-        ratio = (positive - negative - self.gamma) / torch.where(zero, 1.0, size)
+        positive_margin, negative_margin = chosen - rejected, rejected - easy_mean
+        abs_sum = positive_margin.abs() + negative_margin.abs()
+        zero = abs_sum <= 1e-12 * (chosen.abs() + rejected.abs())
+        ratio = (positive_margin - negative_margin - self.gamma) / torch.where(zero, 1.0, abs_sum)
         change = torch.where(selected & ~zero, self.alpha * torch.tanh(ratio), 0.0).float()
-        return Reading(self.beta * (1 + change))
+        return ParamValue(self.beta * (1 + change))
 
 
 @dataclass(frozen=True)
 class BetaPerBatch:
     """beta-DPO's batch-level beta (arXiv 2407.08639).
 
-    M_i = beta ((L+ - Lref+) - (L-_i - Lref-_i)); the batch's beta is
-    [1 + alpha (mean M - M_0)] beta, at least 1e-3; M_0 is a moving average of mean M that starts
-    at the first batch's, used first and updated after.
+    M_i = beta ((L+ - Lref+) - (L-_i - Lref-_i)). The batch's beta is
+    [1 + alpha (mean M - M_0)] beta, at least 1e-3. M_0 is a moving average of mean M that starts
+    at the first batch's value; it is used first and updated after.
     """
 
-    beta: float = 0.1
-    alpha: float = 0.6
-    momentum: float = 0.9
+    beta: Annotated[float, positive("beta_0, the base of the batch's temperature")] = 0.1
+    alpha: Annotated[float, number("how strongly beta follows the batch's reward margins")] = 0.6
+    momentum: Annotated[float, fraction("m of the moving average M_0")] = 0.9
     kind: str = "per-batch"
     measure: Reward | None = REWARDS["reference"]
     statistics: tuple[str, ...] = ("gap_baseline",)
     floor = 1e-3
 
-    def moments(self, step: Step) -> Tensor:
-        """Of M over this worker's valid pairs [3]."""
-        return local_moments(self.beta * step.gaps["temperature"], step.valid)
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        validate_options(self)
+
+    def moments(self, context: LossContext) -> Tensor:
+        """Local moments [3] of M over this rank's valid pairs."""
+        return local_moments(self.beta * context.reward_margins["temperature"], context.valid)
 
     def __call__(
-        self, step: Step, selected: Tensor, moments: Moments | None, before: Statistics
-    ) -> Reading:
-        """Scalar beta of this batch; M_0 stays where a batch has no valid pair."""
+        self,
+        context: LossContext,
+        selected: Tensor,
+        moments: Moments | None,
+        statistics: Statistics,
+    ) -> ParamValue:
+        """Scalar beta of this batch; a batch without a valid pair keeps M_0."""
         assert moments is not None
-        baseline = before.get("gap_baseline", moments.mean)
+        baseline = statistics.get("gap_baseline", moments.mean)
         beta = self.beta
-        after: Mapping[str, float] = before
+        updated: Statistics = {}
         if moments.count:
             beta = max(self.floor, (1 + self.alpha * (moments.mean - baseline)) * self.beta)
-            after = {"gap_baseline": moving_average(self.momentum, baseline, moments.mean)}
-        return Reading(as_tensor(beta, selected), {"gap_baseline": baseline}, after)
+            updated = {"gap_baseline": moving_average(self.momentum, baseline, moments.mean)}
+        return ParamValue(as_tensor(beta, selected), {"gap_baseline": baseline}, updated)
 
 
 Temperature = FixedBeta | BetaPerNegative | BetaPerBatch
+TEMPERATURES: Mapping[str, Callable[..., Temperature]] = {
+    "fixed": FixedBeta,
+    "per-negative": BetaPerNegative,
+    "per-batch": BetaPerBatch,
+}

@@ -40,6 +40,7 @@ from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.prepare import prepare
 from raypo.orchestration.recommender import train as train_recommender
 from raypo.orchestration.train import train
+from raypo.training.objective import make_objective
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def _check_sections(config: PipelineConfig) -> None:
     parse_config(RecommenderConfig, config.recommender | filled, source="recommender")
     parse_config(SftConfig, config.sft | filled, source="sft")
     adapter = {"policy": config.align.get("policy", {}) | {"adapter": here}}
-    parse_config(AlignConfig, config.align | filled | adapter, source="align")
+    align = parse_config(AlignConfig, config.align | filled | adapter, source="align")
+    make_objective(align, setting="align.objective")
     parse_config(EvaluateConfig, config.evaluate | filled, source="evaluate")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
@@ -15,7 +14,6 @@ from raypo.data.negatives import TrainingCandidates
 from raypo.data.prompts import load_template
 from raypo.io.files import file_hash, read_json, value_hash
 from raypo.io.progress import Progress
-from raypo.objectives import build_objective, compose_objective
 from raypo.policy.adapters import check_adapter, load_policy
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy
@@ -24,6 +22,7 @@ from raypo.training.batches import BatchMaker, Plan, make_plan
 from raypo.training.checkpoint import read_checkpoint
 from raypo.training.encoder import make_encoder
 from raypo.training.engine import Engine, make_engine
+from raypo.training.objective import make_objective
 from raypo.training.reference import FrozenAdapter, KeptReference, Reference, compute_reference
 from raypo.training.tracking import check_mlflow
 from raypo.training.trainer import Job, Reporter
@@ -37,13 +36,13 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
     Raises:
         InputError: data set, model, adapter, recommender, template, objective or batch sizes.
     """
+    objective = make_objective(config)
     check_mlflow(config.mlflow)
     dataset = load_dataset(config.data)
     resolve_model(config.policy.model)
     load_template(config.policy.prompt)
     if config.policy.adapter is not None:
         check_adapter(config.policy.adapter)
-    objective = make_objective(config)
     if config.policy.quantisation is not None and config.cluster.gpus_per_worker == 0:
         raise InputError(
             "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
@@ -61,19 +60,6 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
                 f"({dataset.info['options']['candidates'] - 1})"
             )
     return dataset, plan_of(config, dataset)
-
-
-def make_objective(config: TrainingConfig) -> Any:
-    """The objective of a stage; a wrong name or option is an InputError."""
-    if not isinstance(config, AlignConfig):
-        return build_objective("sft")
-    chosen = config.objective
-    try:
-        if chosen.composed:
-            return compose_objective(**chosen.options())
-        return build_objective(chosen.label, **chosen.options())
-    except ValueError as error:
-        raise InputError(f"objective: {error}") from error
 
 
 def plan_of(config: TrainingConfig, dataset: Dataset, workers: int | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""Random global batches in NumPy, and the same as a worker's PreferenceBatch."""
+"""Random global batches in NumPy, and the same as a rank's PreferenceBatch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_case(seed: int, b: int = 6, n: int = 3, items: int = 12, h: int = 3) ->
 def batch_of(
     case: Case, rows: slice = slice(None), requires_grad: bool = True, **changes
 ) -> PreferenceBatch:
-    """Some rows of a case as one worker's batch."""
+    """Some rows of a case as one rank's batch."""
 
     def tensor(values, kind=torch.float32):
         return torch.tensor(values[rows], dtype=kind)
@@ -61,7 +61,7 @@ def batch_of(
     users = torch.tensor(case.embeddings, dtype=torch.float32)
 
     def item_scores(embeddings, items):
-        # The recommender stands for a table: find whose embedding this is.
+        # The recommender is a table of scores: find the row of each embedding.
         own = (embeddings[:, None] == users[None]).all(-1).int().argmax(1)
         return table[own[:, None], items]
 

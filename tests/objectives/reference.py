@@ -179,8 +179,8 @@ def beta_dpo(case, kept, beta=0.1, alpha=0.6, baseline=None):
     plus, minus = reference_reward(case)
     b, n = case.rejected.shape
     if "beta" not in kept:
-        gaps = [beta * (plus(u) - minus(u, i)) for u in range(b) for i in range(n)]
-        kept["mean"] = float(np.mean(gaps))
+        margins = [beta * (plus(u) - minus(u, i)) for u in range(b) for i in range(n)]
+        kept["mean"] = float(np.mean(margins))
         before = kept["mean"] if baseline is None else baseline
         kept["beta"] = max(1e-3, (1 + alpha * (kept["mean"] - before)) * beta)
     pairs = [
@@ -302,13 +302,13 @@ def dynamicpo(
     plus, minus = rewards.get(over, reference_reward)(case)
     losses = []
     for u, members in enumerate(sets):
-        gaps = [by * (plus(u) - minus(*members[j])) for j, by in kept["betas"][u].items()]
+        margins = [by * (plus(u) - minus(*members[j])) for j, by in kept["betas"][u].items()]
         if over == "dmpo":
-            losses.append(minus_log_sigmoid(float(np.mean(gaps))))
+            losses.append(minus_log_sigmoid(float(np.mean(margins))))
         elif over == "mppo":
-            losses.append(minus_log_sigmoid(sum(gaps)))
+            losses.append(minus_log_sigmoid(sum(margins)))
         else:
-            losses.append(minus_log_sigmoid(-log_sum_exp([-gap for gap in gaps]) - margin))
+            losses.append(minus_log_sigmoid(-log_sum_exp([-value for value in margins]) - margin))
     return float(np.mean(losses))
 
 

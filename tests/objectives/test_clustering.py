@@ -65,9 +65,9 @@ def test_a_row_without_valid_values_has_no_cluster():
     assert not top_cluster(torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.bool)).any()
 
 
-def test_long_rows_are_looked_at_in_pieces_with_the_same_answer(monkeypatch):
+def test_long_rows_in_chunks_give_the_same_clusters(monkeypatch):
     values = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
     valid = torch.ones_like(values, dtype=torch.bool)
     whole = top_cluster(values, valid)
-    monkeypatch.setattr(clustering, "_PAIRS_AT_ONCE", 300)
+    monkeypatch.setattr(clustering, "_PAIRS_PER_CHUNK", 300)
     assert torch.equal(top_cluster(values, valid), whole)

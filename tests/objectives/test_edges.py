@@ -72,13 +72,13 @@ def test_no_sharing_and_sharing_with_everyone(name, rho):
 
 @pytest.mark.parametrize("aggregate", AGGREGATIONS.values(), ids=AGGREGATIONS)
 def test_a_user_without_a_valid_negative_adds_nothing(aggregate):
-    gaps = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    counted = torch.tensor([[False, False], [True, False]])
-    scores, weights = aggregate(gaps, counted, torch.tensor(0.5))
+    reward_margins = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    selected = torch.tensor([[False, False], [True, False]])
+    scores, weights = aggregate(reward_margins, selected, torch.tensor(0.5))
     assert weights[0].sum() == 0 and weights[1].sum() == 1
     (weights * torch.nn.functional.softplus(-scores)).sum().backward()
-    assert gaps.grad[0].tolist() == [0.0, 0.0]
-    assert gaps.grad[1, 1] == 0.0 and gaps.grad[1, 0] != 0.0
+    assert reward_margins.grad[0].tolist() == [0.0, 0.0]
+    assert reward_margins.grad[1, 1] == 0.0 and reward_margins.grad[1, 0] != 0.0
 
 
 def test_one_user_alone_has_nobody_to_share_with():
@@ -103,7 +103,7 @@ def test_a_zero_deviation_gives_the_fixed_margin():
 
 
 def test_betas_and_margins_carry_no_gradient():
-    """The gradient is that of the gaps alone: scaling by a fixed beta gives the same."""
+    """The gradient is that of the reward margins alone: scaling by a fixed beta gives the same."""
     case = make_case(6, b=1, n=1)
     batch, again = batch_of(case), batch_of(case)
     out = build_objective("dynamicpo-dmpo")(batch)

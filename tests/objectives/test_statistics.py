@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypo.objectives import build_objective
-from raypo.objectives.step import local_moments, merge_moments
+from raypo.objectives.moments import local_moments, merge_moments
 from tests.objectives.cases import batch_of, make_case
 from tests.objectives.reference import alpha_dpo, beta_dpo, napo
 
@@ -44,7 +44,7 @@ def test_alpha_dpo_standardises_by_what_it_saw_before():
     assert objective(batch_of(third)).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_beta_dpo_moves_its_beta_with_the_gap_and_stays_positive():
+def test_beta_dpo_follows_the_reward_margins_and_stays_positive():
     objective = build_objective("beta-dpo", alpha=5.0)
     first, second = make_case(1), make_case(2)
     one = {}

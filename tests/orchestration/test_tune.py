@@ -76,10 +76,24 @@ def trials_of(output):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective.rhoo": [0]}, "objective.rhoo: unknown key; did you mean 'rho'?"),
-        ({"objective.rho": [0.5, 1.5]}, "less than or equal to 1, got 1.5"),
-        ({"objective.rho": {"low": 0, "high": 2}}, "less than or equal to 1, got 2"),
-        ({"objective.tau": [1.0]}, "space.objective.tau=1.0: objective: "),
+        (
+            {"objective.rhoo": [0]},
+            "space.objective.rhoo=0: objective.rhoo: objective 'napo' has no option 'rhoo'; "
+            "did you mean 'rho'?",
+        ),
+        (
+            {"objective.rho": [0.5, 1.5]},
+            "space.objective.rho=1.5: objective.rho: expected a number from 0 to 1, got 1.5",
+        ),
+        (
+            {"objective.rho": {"low": 0, "high": 2}},
+            "space.objective.rho=2.0: objective.rho: expected a number from 0 to 1, got 2.0",
+        ),
+        ({"objective.tau": [1.0]}, "space.objective.tau=1.0: objective.tau: objective 'napo'"),
+        (
+            {"objective.rho": [0], "objective.options.rho": [1]},
+            "space.objective.options.rho: the same setting as space.objective.rho",
+        ),
         ({"negatives": [3, 40]}, "negatives: 40 is more than the candidate sets hold (19)"),
         ({"negatives": [2.5]}, "negatives: Input should be a valid integer"),
         ({"negatives": {"low": 1, "high": 5, "step": 0.5}}, "step of a whole number, got 0.5"),
@@ -135,6 +149,9 @@ def test_values_become_what_the_settings_are(inputs, tmp_path):
     space = {
         "negatives": {"low": 1, "high": 7},
         "objective.gamma": [1, 2],
+        "objective.options.rho": [0, 1],
+        "objective.top_k": {"low": 1, "high": 4},
+        "objective.confidence_start": [None, 0.5],
         "optimiser.learning_rate": {"low": "1e-5", "high": "1e-3", "log": True},
     }
     config = parse_config(TuneConfig, values(inputs, tmp_path, space=space), "test")
@@ -142,6 +159,9 @@ def test_values_become_what_the_settings_are(inputs, tmp_path):
     assert isinstance(checked["negatives"], SearchRange)
     assert type(checked["negatives"].low) is type(checked["negatives"].high) is int
     assert [type(value) for value in checked["objective.gamma"]] == [float, float]
+    assert checked["objective.rho"] == (0, 1)
+    assert type(checked["objective.top_k"].low) is type(checked["objective.top_k"].high) is int
+    assert checked["objective.confidence_start"] == (None, 0.5)
     assert checked["optimiser.learning_rate"].low == 1e-5
 
 
@@ -221,7 +241,7 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
         tried.append(Observation(row["settings"], row[SCORE], True))
     best = max(trials, key=lambda row: (row[SCORE], -row["number"]))
     aligned = load_config(AlignConfig, output / "best.yaml")
-    assert aligned.objective.rho == best["settings"]["objective.rho"]
+    assert aligned.objective.options["rho"] == best["settings"]["objective.rho"]
     assert aligned.output == output / "best"
     assert aligned.negatives == best["settings"]["negatives"]
     assert "│ 3 " in again.stderr and "Warning" not in again.stderr + again.stdout

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, parse_config
-from raypo.training.job import check_inputs, make_objective
+from raypo.training.job import check_inputs
+from raypo.training.objective import make_objective, with_parsed_objective
 
 # What all trials share, or what would make their scores incomparable.
 _SHARED = (
@@ -35,7 +36,21 @@ def check_space(config: TuneConfig) -> Space:
         InputError: a key that is no setting of alignment or that trials share, a value that is not
             allowed, or a range of something that is not a number.
     """
-    return {key: _checked(config.align, key, choice) for key, choice in config.space.items()}
+    make_objective(config.align, setting="align.objective")
+    space: dict[str, tuple[Any, ...] | SearchRange] = {}
+    for given, choice in config.space.items():
+        key = _flat(given)
+        if key in space:
+            raise InputError(f"space.{given}: the same setting as space.{key}")
+        space[key] = _checked(config.align, key, choice)
+    return space
+
+
+def _flat(key: str) -> str:
+    """`objective.options.rho` as it is dumped: `objective.rho`."""
+    for group in ("objective.options.", "objective.parts."):
+        key = key.replace(group, "objective.") if key.startswith(group) else key
+    return key
 
 
 def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,12 +102,13 @@ def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
     config = parse_config(AlignConfig, changed, source=source)
     try:
         if key.split(".")[0] in _CHECKED_ALONE:
-            make_objective(config)
+            config = with_parsed_objective(config)
         else:
             check_inputs(config)
     except InputError as error:
         raise InputError(f"{source}={value}: {error}") from None
-    parsed: Any = config.model_dump(mode="json")
+    setting: Any = config.model_dump(mode="json")
     for part in key.split("."):
-        parsed = parsed[part]
-    return parsed
+        # An option of the objective that is None is not dumped: the preset's default holds.
+        setting = setting[part] if value is not None else setting.get(part)
+    return setting

@@ -1,4 +1,4 @@
-"""Four gloo processes that stay up between tests: starting them costs more than a test does."""
+"""Four gloo processes that are shared by all tests: starting them takes longer than a test."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch.multiprocessing as mp
 from raypo.objectives import build_objective, collectives
 from tests.objectives.cases import batch_of, make_case
 
-WORKERS = 4
+WORLD_SIZE = 4
 
 
 def take_steps(name, options, seeds, shape, rows=slice(None), group=None, training=True):
     """Loss, gradients, metrics, statistics and collectives of each step on some rows of cases."""
     objective = build_objective(name, process_group=group, **options)
-    answers = []
+    results = []
     for step, seed in enumerate(seeds):
         if not training and step == len(seeds) - 1:
             objective.eval()
@@ -28,7 +28,7 @@ def take_steps(name, options, seeds, shape, rows=slice(None), group=None, traini
         with counted_collectives() as backward:
             out.loss.backward()
         logps = (batch.chosen_logps, batch.rejected_logps)
-        answers.append(
+        results.append(
             {
                 "loss": out.loss.item(),
                 "gradients": [tensor.grad for tensor in logps if tensor.grad is not None],
@@ -38,12 +38,12 @@ def take_steps(name, options, seeds, shape, rows=slice(None), group=None, traini
                 "backward": dict(backward),
             }
         )
-    return answers
+    return results
 
 
 @contextlib.contextmanager
 def counted_collectives():
-    """How often the objective gathers and reduces, and the bytes that a worker sends."""
+    """How often the objective gathers and reduces, and the bytes that a rank sends."""
     counts = Counter()
     gather, reduce = collectives._all_gather, dist.all_reduce
 
@@ -64,10 +64,10 @@ def counted_collectives():
         collectives._all_gather, dist.all_reduce = gather, reduce
 
 
-def _serve(rank, rendezvous, pipe):
+def _run_rank(rank, rendezvous, pipe):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=WORKERS)
-    groups = {2: dist.new_group([0, 1]), WORKERS: dist.group.WORLD}
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=WORLD_SIZE)
+    groups = {2: dist.new_group([0, 1]), WORLD_SIZE: dist.group.WORLD}
     while (work := pipe.recv()) is not None:
         name, options, seeds, shape, parts, training = work
         try:
@@ -79,34 +79,34 @@ def _serve(rank, rendezvous, pipe):
     dist.destroy_process_group()
 
 
-class Workers:
-    """A pool of gloo processes; `run` gives each its rows and returns their answers."""
+class GlooRanks:
+    """Gloo processes; `run` gives each rank its rows and returns their results."""
 
     def __init__(self, folder):
         context = mp.get_context("spawn")
         self.pipes, self.processes = [], []
-        for rank in range(WORKERS):
-            ours, theirs = context.Pipe()
-            arguments = (rank, folder / "rendezvous", theirs)
-            process = context.Process(target=_serve, args=arguments, daemon=True)
+        for rank in range(WORLD_SIZE):
+            parent_end, child_end = context.Pipe()
+            arguments = (rank, folder / "rendezvous", child_end)
+            process = context.Process(target=_run_rank, args=arguments, daemon=True)
             process.start()
-            self.pipes.append(ours)
+            self.pipes.append(parent_end)
             self.processes.append(process)
 
     def run(self, name, options, seeds, shape, parts, training=True):
-        """Answers by rank; `parts` are (start, end) rows of 2 or 4 workers."""
-        chosen = self.pipes[: len(parts)]
-        for pipe in chosen:
+        """Results by rank; `parts` are (start, end) rows of 2 or 4 ranks."""
+        pipes = self.pipes[: len(parts)]
+        for pipe in pipes:
             pipe.send((name, options, seeds, shape, parts, training))
-        for pipe in chosen:
-            assert pipe.poll(60), "a worker did not answer"
-        answers = [pipe.recv() for pipe in chosen]
-        for answer in answers:
-            assert not isinstance(answer, str), answer
-        return answers
+        for pipe in pipes:
+            assert pipe.poll(60), "a rank sent no result"
+        results = [pipe.recv() for pipe in pipes]
+        for result in results:
+            assert not isinstance(result, str), result
+        return results
 
     def close(self):
-        """Let the processes end."""
+        """End the processes."""
         for pipe in self.pipes:
             pipe.send(None)
         for process in self.processes:
