@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.negatives import TrainingCandidates, sample_untouched
+from raypo.data.candidates import TrainingCandidates, sample_unseen
 
 TRAIN = pd.DataFrame(
     {
@@ -29,7 +29,7 @@ def test_candidates_hold_target_and_untouched_items() -> None:
     for epoch in range(200):
         drawn = candidates.draw(0, epoch)
         assert len(drawn) == len(set(drawn)) == 5
-        # 4 is this user's later training target: touched, so never a negative.
+        # 4 is this user's later training target: seen, so never a negative.
         assert set(drawn) & {0, 1, 2, 3, 4} == {3}
         assert max(drawn) < 30
 
@@ -65,7 +65,7 @@ def test_target_position_and_negatives_are_uniform() -> None:
 
 def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
     assert set(make(size=6, num_items=10).draw(0, 0)) == {3, 5, 6, 7, 8, 9}
-    with pytest.raises(InputError, match="user 0 leaves only 5 of 10"):
+    with pytest.raises(InputError, match="user 0 has only 5 of 10"):
         make(size=7, num_items=10)
 
 
@@ -76,13 +76,13 @@ def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
     st.integers(0, 2**32),
 )
 def test_sample_is_distinct_and_untouched(case: tuple[int, set[int], int], seed: int) -> None:
-    num_items, touched, count = case
+    num_items, seen, count = case
     generator = np.random.default_rng(seed)
-    if count > num_items - len(touched):
+    if count > num_items - len(seen):
         with pytest.raises(ValueError, match="items wanted"):
-            sample_untouched(generator, touched, num_items, count)
+            sample_unseen(generator, seen, num_items, count)
         return
-    sample = sample_untouched(generator, touched, num_items, count)
+    sample = sample_unseen(generator, seen, num_items, count)
     assert len(set(sample)) == len(sample) == count
-    assert not set(sample) & touched
+    assert not set(sample) & seen
     assert all(0 <= item < num_items and type(item) is int for item in sample)
