@@ -61,7 +61,7 @@ def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
     findings += find_in_rows(dataset)
     progress(3, 3, "done")
     return Audit(
-        tuple(sorted(heuristics, key=lambda one: (one.personalised, -one.hit_ratio))),
+        tuple(sorted(heuristics, key=lambda one: (one.baseline, -one.hit_ratio))),
         tuple(sorted(findings, key=lambda finding: _WEIGHT[finding.severity])),
         len(dataset.test),
         candidates,

@@ -31,13 +31,14 @@ class HeuristicScore:
 
     Attributes:
         name: in words.
-        personalised: whether it learns from what users chose.
+        baseline: whether it is a baseline, learned from what users chose, rather than a
+            non-personalised heuristic, which knows nothing of it.
         hit_ratio: HitRatio@1; ties count by their expectation. low, high: its 95% Wilson interval.
         hits: numbers of the first rows that it answers correctly.
     """
 
     name: str
-    personalised: bool
+    baseline: bool
     hit_ratio: float
     low: float
     high: float
@@ -66,12 +67,12 @@ def score_heuristics(
     ]
 
 
-def _score(name: str, personalised: bool, scores: np.ndarray, rows: pd.DataFrame) -> HeuristicScore:
+def _score(name: str, baseline: bool, scores: np.ndarray, rows: pd.DataFrame) -> HeuristicScore:
     hits = _hits(scores, rows)
     interval = binomtest(round(hits.sum()), len(hits)).proportion_ci(method="wilson")
     examples = tuple(np.flatnonzero(hits == 1)[:_EXAMPLES].tolist())
     low, high = float(interval.low), float(interval.high)
-    return HeuristicScore(name, personalised, float(hits.mean()), low, high, examples)
+    return HeuristicScore(name, baseline, float(hits.mean()), low, high, examples)
 
 
 def _hits(scores: np.ndarray, rows: pd.DataFrame) -> np.ndarray:

@@ -86,9 +86,9 @@ def find_in_heuristics(
 ) -> Iterator[Finding]:
     """Non-personalised heuristics that score more than they should on test rows."""
     rows = len(dataset.test)
-    best = max(heuristics, key=lambda one: one.hit_ratio if one.personalised else 0.0)
+    best = max(heuristics, key=lambda one: one.hit_ratio if one.baseline else 0.0)
     for heuristic in heuristics:
-        if heuristic.personalised or heuristic.low <= 2 * chance:
+        if heuristic.baseline or heuristic.low <= 2 * chance:
             continue
         beats = heuristic.low > best.hit_ratio
         yield Finding(

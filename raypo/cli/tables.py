@@ -59,7 +59,7 @@ def audited(audit: Audit) -> Group:
     """An audit: scores of heuristics, then findings with examples and advice."""
     scores = Table("heuristic", "", "HitRatio@1", "95% interval", padding=(0, 1))
     for one in audit.heuristics:
-        kind = "personalised" if one.personalised else "non-personalised"
+        kind = "baseline" if one.baseline else "non-personalised"
         interval = f"[{one.low:.3f}, {one.high:.3f}]"
         scores.add_row(one.name, kind, f"{one.hit_ratio:.3f}", Text(interval))
     drawn = ", of randomly drawn users" if audit.sampled else ""

@@ -73,7 +73,7 @@ def test_honest_data_has_no_severe_finding_and_baselines_score_above_chance(tmp_
     assert scores["random"].hit_ratio == pytest.approx(1 / CANDIDATES)
     assert scores["item-kNN"].low > 2 / CANDIDATES
     # An order made from the sequences themselves may keep items of one taste together.
-    others = [one for one in result.heuristics if not one.personalised and "hidden" not in one.name]
+    others = [one for one in result.heuristics if not one.baseline and "hidden" not in one.name]
     assert len(others) == 4 and all(one.low < 2 / CANDIDATES for one in others)
 
 
@@ -83,7 +83,7 @@ def test_a_hidden_order_is_found_without_ids(tmp_path):
     assert any("in a hidden order" in what and "neighbours" in what for what in severe(result))
     best = result.heuristics[0]
     assert best.name == "next in a hidden order after the last history item"
-    baselines = [one.hit_ratio for one in result.heuristics if one.personalised]
+    baselines = [one.hit_ratio for one in result.heuristics if one.baseline]
     assert best.hit_ratio > 0.4 and best.low > max(baselines)
     assert ascending_share(data.test, hidden(data.train, ITEMS)) > 0.9
 
@@ -97,11 +97,11 @@ def test_rows_that_training_has_seen_are_found(tmp_path):
     data = dataset(tmp_path, by_taste)
     copied = replace(data, train=pd.concat([data.train, data.test], ignore_index=True))
     found = {finding.what: finding for finding in audit(copied).findings}
-    shared = found["held-out rows whose history and target stand in training too"]
+    shared = found["held-out rows whose history and target are in training too"]
     assert shared.severity == "severe"
     assert (shared.count, shared.of) == (len(data.test), len(data.test) + len(data.validation))
     assert len(shared.examples) == 3 and shared.examples[0].startswith("test:0 ")
-    assert "held-out rows of users whom training knows" in found
+    assert "held-out rows of users that training knows" in found
 
 
 def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
@@ -113,7 +113,7 @@ def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
     test.at[0, "candidates"] = candidates
     train = data.train.assign(timestamp=data.train["timestamp"] + 10**6)
     found = {f.what: f for f in audit(replace(data, train=train, test=test)).findings}
-    assert found["held-out rows whose target stands in the history"].count == 1
+    assert found["held-out rows whose target is in the history"].count == 1
     late = found["training rows later than the earliest test row"]
     assert (late.count, late.severity) == (len(train), "warning")
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypo.audit import audit_summary
 from raypo.config import InputError, PrepareConfig
 from raypo.data.dataset import load_dataset
 from raypo.data.examples import histories
@@ -139,13 +140,13 @@ def test_unusable_rows_are_collected_counted_and_audited(
     with broken.open("a", encoding="utf-8") as file:
         file.write("u0\tnowhere\t5\nu0\ti1\tlate\nu0\n")
     config = make_config(interactions=broken, malformed="quarantine")
-    info = prepare(config)
+    info = prepare(config, audit=audit_summary)
     assert info["counts"]["quarantined"] == 3
     assert info["counts"]["interactions_read"] == len(log)
     lines = (config.output / "quarantine.jsonl").read_text().splitlines()
-    told = [(row["line"], row["problem"]) for row in map(json.loads, lines)]
+    reported = [(row["line"], row["problem"]) for row in map(json.loads, lines)]
     first = len(log) + 2
-    assert sorted(told) == [
+    assert sorted(reported) == [
         (first, "item 'nowhere' is not in the catalogue"),
         (first + 1, "timestamp is 'late', expected a number (below 2^53)"),
         (first + 2, "expected 3 fields, got 1"),
@@ -153,11 +154,11 @@ def test_unusable_rows_are_collected_counted_and_audited(
     (finding,) = [f for f in info["audit"]["findings"] if "quarantine" in f["what"]]
     assert finding["count"] == 3
     assert len(finding["examples"]) == 3
-    assert prepare(config) == info
+    assert prepare(config, audit=audit_summary) == info
 
 
 def test_titles_that_several_items_share_are_found(make_config: MakeConfig) -> None:
-    info = prepare(make_config())
+    info = prepare(make_config(), audit=audit_summary)
     (finding,) = [f for f in info["audit"]["findings"] if "title another item has" in f["what"]]
     assert finding["count"] == NUM_ITEMS
     assert finding["examples"][0] == "i0: Film 0, The -> The Film 0 (1980)"
@@ -168,13 +169,13 @@ def test_a_large_data_set_is_audited_by_whole_users(
 ) -> None:
     monkeypatch.setattr("raypo.data.writing.AUDITED_ROWS", 150)
     config = make_config(split_by="leave-one-out", candidates=8)
-    info = prepare(config)
+    info = prepare(config, audit=audit_summary)
     assert info["audit"]["sampled"]
-    whole, some = load_dataset(config.output), load_dataset(config.output, 150)
+    complete, some = load_dataset(config.output), load_dataset(config.output, 150)
     users = set(some.train["user_id"])
     assert 0 < len(users) < 12
     for split in ("train", "validation", "test"):
-        rows = getattr(whole, split)
+        rows = getattr(complete, split)
         expected = rows[rows["user_id"].isin(users)].reset_index(drop=True)
         pd.testing.assert_frame_equal(getattr(some, split), expected)
 

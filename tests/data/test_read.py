@@ -227,7 +227,9 @@ def test_movielens_catalogues_and_categories(tmp_path: Path) -> None:
     for encoding in ("latin-1", "utf-8"):
         content = "1::Café (1990)::Comedy|Drama\n".encode(encoding)
         frame = read_items(
-            [write(tmp_path, content, "movies.dat")], RejectedRows(), with_category=True
+            [write(tmp_path, content, "movies.dat")],
+            RejectedRows(),
+            ItemColumns(with_category=True),
         )
         assert frame[["title", "category"]].values.tolist() == [["Café (1990)", "Comedy"]]
 

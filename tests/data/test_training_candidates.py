@@ -24,7 +24,7 @@ def make(size: int = 5, num_items: int = 30, seed: int = 0) -> TrainingCandidate
     return TrainingCandidates(TRAIN, num_items, size, seed)
 
 
-def test_candidates_hold_target_and_untouched_items() -> None:
+def test_candidates_hold_target_and_unseen_items() -> None:
     candidates = make()
     for epoch in range(200):
         drawn = candidates.draw(0, epoch)
@@ -49,7 +49,7 @@ def test_negatives_are_among_the_candidates() -> None:
         assert negatives == candidates.negatives(0, epoch, 3)
         assert len(set(negatives)) == 3
         assert set(negatives) < set(candidates.draw(0, epoch)) - {3}
-    with pytest.raises(ValueError, match="20 negatives asked for, candidates hold 19"):
+    with pytest.raises(ValueError, match="20 negatives asked for, the candidates have 19"):
         candidates.negatives(0, 0, 20)
 
 
@@ -63,7 +63,7 @@ def test_target_position_and_negatives_are_uniform() -> None:
     assert all(abs(count - 800) < 150 for count in items.values())
 
 
-def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
+def test_too_few_unseen_items_are_refused_before_any_draw() -> None:
     assert set(make(size=6, num_items=10).draw(0, 0)) == {3, 5, 6, 7, 8, 9}
     with pytest.raises(InputError, match="user 0 has only 5 of 10"):
         make(size=7, num_items=10)
@@ -75,11 +75,11 @@ def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
     ),
     st.integers(0, 2**32),
 )
-def test_sample_is_distinct_and_untouched(case: tuple[int, set[int], int], seed: int) -> None:
+def test_sample_is_distinct_and_unseen(case: tuple[int, set[int], int], seed: int) -> None:
     num_items, seen, count = case
     generator = np.random.default_rng(seed)
     if count > num_items - len(seen):
-        with pytest.raises(ValueError, match="items wanted"):
+        with pytest.raises(ValueError, match="unseen items asked for"):
             sample_unseen(generator, seen, num_items, count)
         return
     sample = sample_unseen(generator, seen, num_items, count)

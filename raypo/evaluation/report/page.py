@@ -109,7 +109,7 @@ def _rule_rows(
     for rule in audit.get("heuristics") or audit["rules"]:
         score = f"{rule['hit_ratio']:.3f} [{rule['low']:.3f}, {rule['high']:.3f}]"
         cells = [score if column == _HitRatio else "" for column in columns]
-        non_personalised = rule.get("blind", not rule.get("personalised", False))
+        non_personalised = rule.get("blind", not rule.get("baseline", False))
         rows.append((bool(non_personalised), [rule["name"], *cells]))
     return rows
 
