@@ -1,5 +1,5 @@
-"""What a data set really measures: rules blind to taste, and what is wrong with rows."""
+"""What a data set really measures: scores of heuristic baselines, and what is wrong with rows."""
 
-from raypo.audit.audit import Audit, audit
+from raypo.audit.audit import Audit, audit, audit_summary
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "audit_summary"]

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from raypo.audit.baselines import RuleScore, known_orders, rule_scores
-from raypo.audit.checks import Finding, find_in_orders, find_in_rows, find_in_rules
+from raypo.audit.baselines import HeuristicScore, known_orders, score_heuristics
+from raypo.audit.checks import Finding, find_in_heuristics, find_in_orders, find_in_rows
 from raypo.data.dataset import Dataset
 from raypo.io.progress import Progress, no_progress
 
@@ -16,16 +16,16 @@ _WEIGHT = {"severe": 0, "warning": 1, "note": 2}
 
 @dataclass(frozen=True)
 class Audit:
-    """What trivial rules score on the test rows, and what is wrong with rows.
+    """Scores of heuristics on the test rows, and what is wrong with rows.
 
     Attributes:
-        rules: blind ones first, each by falling HitRatio@1.
-        findings: the severest first.
+        heuristics: non-personalised ones first, then by decreasing HitRatio@1.
+        findings: the most severe first.
         rows: test rows. candidates: of each.
-        sampled: whether the rows are those of some users of a larger data set.
+        sampled: whether the rows belong to some users of a larger data set only.
     """
 
-    rules: tuple[RuleScore, ...]
+    heuristics: tuple[HeuristicScore, ...]
     findings: tuple[Finding, ...]
     rows: int
     candidates: int
@@ -33,11 +33,11 @@ class Audit:
 
     @property
     def severe(self) -> bool:
-        """Whether scores on this data set mean something else than they seem to."""
+        """Whether scores on this data set do not mean what they seem to."""
         return any(finding.severity == "severe" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values as JSON gives them back, for `dataset.json`."""
+        """Plain values, as read back from JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
@@ -45,25 +45,30 @@ class Audit:
 def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
     """Audit a data set: a few seconds for a hundred thousand rows.
 
-    Rules are made from training rows, take what choice they have from validation rows, and are
-    scored on test rows.
+    Heuristics are made from training rows, make their choices on validation rows, and are scored
+    on test rows.
     """
     progress(0, 3, "orders")
     ranks = known_orders(dataset)
-    progress(1, 3, "rules")
-    rules = rule_scores(dataset, dataset.test, dataset.validation, ranks)
+    progress(1, 3, "heuristics")
+    heuristics = score_heuristics(dataset, dataset.test, dataset.validation, ranks)
     candidates = len(dataset.test["candidates"].iat[0])
     findings = [
-        *find_in_rules(dataset, rules, 1 / candidates),
+        *find_in_heuristics(dataset, heuristics, 1 / candidates),
         *find_in_orders(dataset, ranks),
     ]
     progress(2, 3, "rows")
     findings += find_in_rows(dataset)
     progress(3, 3, "done")
     return Audit(
-        tuple(sorted(rules, key=lambda rule: (not rule.blind, -rule.hit_ratio))),
+        tuple(sorted(heuristics, key=lambda one: (one.baseline, -one.hit_ratio))),
         tuple(sorted(findings, key=lambda finding: _WEIGHT[finding.severity])),
         len(dataset.test),
         candidates,
         len(dataset.test) < dataset.info.get("counts", {}).get("test", 0),
     )
+
+
+def audit_summary(dataset: Dataset, progress: Progress = no_progress) -> dict[str, Any]:
+    """Audit a data set; plain values for its `dataset.json`."""
+    return audit(dataset, progress).as_json()

@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from raypo.audit.baselines import RuleScore, candidates_of
+from raypo.audit.baselines import HeuristicScore
 from raypo.audit.item_orders import ascending_share
 from raypo.data.dataset import Dataset
+from raypo.recommenders.heuristics import candidates_of
 
 Severity = Literal["severe", "warning", "note"]
 _EXAMPLES = 3
@@ -22,12 +23,12 @@ _HELD_OUT = ("validation", "test")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a reader of results should know.
+    """A problem that a reader of results should know about.
 
     Attributes:
         what: in words.
-        severity: `severe` makes scores mean something else; `warning` may; `note` is to know.
-        count: rows (or items) concerned. of: how many there are.
+        severity: `severe` changes what scores mean, `warning` may do so, `note` informs.
+        count: rows (or items) concerned. of: of how many.
         examples: up to three.
         advice: what to do.
     """
@@ -41,9 +42,9 @@ class Finding:
 
 
 def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
-    """Findings of every check that has any."""
+    """Findings of all checks of rows."""
     for check in (
-        _set_aside,
+        _rejected,
         _shared_titles,
         _target_in_history,
         _shared_rows,
@@ -59,7 +60,7 @@ def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
 
 
 def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """Sequences that ascend in an order that has nothing to do with when things were chosen."""
+    """Sequences that ascend in an order that has nothing to do with time."""
     for name, rank in orders.items():
         share = ascending_share(dataset.test, rank)
         if share < 0.7:
@@ -76,36 +77,38 @@ def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[
             len(dataset.test),
             tuple(examples),
             "sequences are probably not in the order of time: a model can score by learning the "
-            "order of the file; make sequences from timestamps, or report scores beside the rules'",
+            "order of the file; make sequences from timestamps, or report the heuristics' scores",
         )
 
 
-def find_in_rules(dataset: Dataset, rules: list[RuleScore], chance: float) -> Iterator[Finding]:
-    """Blind rules that score more than they should on test rows."""
+def find_in_heuristics(
+    dataset: Dataset, heuristics: list[HeuristicScore], chance: float
+) -> Iterator[Finding]:
+    """Non-personalised heuristics that score more than they should on test rows."""
     rows = len(dataset.test)
-    best = max(rules, key=lambda rule: 0.0 if rule.blind else rule.hit_ratio)
-    for rule in rules:
-        if not rule.blind or rule.low <= 2 * chance:
+    best = max(heuristics, key=lambda one: one.hit_ratio if one.baseline else 0.0)
+    for heuristic in heuristics:
+        if heuristic.baseline or heuristic.low <= 2 * chance:
             continue
-        beats = rule.low > best.hit_ratio
+        beats = heuristic.low > best.hit_ratio
         yield Finding(
-            f"the blind rule '{rule.name}' scores HitRatio@1 {rule.hit_ratio:.3f} "
-            f"[{rule.low:.3f}, {rule.high:.3f}]; chance is {chance:.3f}, {best.name} "
-            f"{best.hit_ratio:.3f}",
+            f"the non-personalised heuristic '{heuristic.name}' scores HitRatio@1 "
+            f"{heuristic.hit_ratio:.3f} [{heuristic.low:.3f}, {heuristic.high:.3f}]; chance is "
+            f"{chance:.3f}, {best.name} {best.hit_ratio:.3f}",
             "severe" if beats else "warning",
-            round(rule.hit_ratio * rows),
+            round(heuristic.hit_ratio * rows),
             rows,
-            tuple(_test_example(dataset, row) for row in rule.hits),
-            "what scores above it may have learned this rule; report it in every table of results",
+            tuple(_test_example(dataset, row) for row in heuristic.hits),
+            "a model that scores higher may have learned this heuristic; report it in every table",
         )
 
 
 def _test_example(dataset: Dataset, number: int) -> str:
     row = dataset.test.iloc[number]
-    return f"test:{number} {_told(dataset, row['history'], int(row['target']))}"
+    return f"test:{number} {_describe(dataset, row['history'], int(row['target']))}"
 
 
-def _set_aside(dataset: Dataset) -> Finding | None:
+def _rejected(dataset: Dataset) -> Finding | None:
     file = dataset.folder / "quarantine.jsonl"
     if not file.is_file():
         return None
@@ -120,7 +123,7 @@ def _set_aside(dataset: Dataset) -> Finding | None:
         counts["quarantined"],
         counts["quarantined"] + read,
         examples,
-        "read what they are; results speak of the others alone",
+        "look at them; results cover the other rows only",
     )
 
 
@@ -138,8 +141,8 @@ def _shared_titles(dataset: Dataset) -> Finding | None:
         int(found.sum()),
         len(found),
         tuple(f"{row.source_id}: {row.source_title} -> {row.title}" for row in shown.itertuples()),
-        "they are told apart by year or number, which says nothing to a language model; where "
-        "they are one item in truth, join them",
+        "they are distinguished by year or number, which means nothing to a language model; if "
+        "they are the same item, join them",
     )
 
 
@@ -150,7 +153,7 @@ def _target_in_history(dataset: Dataset) -> Finding | None:
         dataset,
         rows,
         np.array(found),
-        "held-out rows whose target stands in the history",
+        "held-out rows whose target is in the history",
         "warning",
         "the answer is in the prompt; drop repeats before splitting, or say that repeats count",
     )
@@ -164,7 +167,7 @@ def _shared_rows(dataset: Dataset) -> Finding | None:
         dataset,
         rows,
         found,
-        "held-out rows whose history and target stand in training too",
+        "held-out rows whose history and target are in training too",
         # Short histories of different users meet by chance; copied rows are many.
         "severe" if found.mean() > 0.01 else "note",
         "the model has seen the answer; take them out of one of the splits",
@@ -180,7 +183,7 @@ def _shared_users(dataset: Dataset) -> Finding | None:
         dataset,
         rows,
         found,
-        "held-out rows of users whom training knows",
+        "held-out rows of users that training knows",
         "note",
         "as it should be with a split by time; with a split by user it should not",
     )
@@ -205,14 +208,16 @@ def _ties(dataset: Dataset) -> Finding | None:
         return None
     rows = pd.concat([_numbered(dataset.train), _held_out(dataset)], ignore_index=True)
     found = rows.duplicated(["user_id", "timestamp"]).to_numpy()
-    by_lot = dataset.info.get("options", {}).get("tie_break") == "random"
-    order = "drawn by lot" if by_lot else "that of the files"
+    options = dataset.info.get("options", {})
+    # Data sets prepared by earlier versions have the option `ties`.
+    random = "random" in (options.get("tie_break"), options.get("ties"))
+    order = "random" if random else "that of the files"
     return _finding(
         dataset,
         rows,
         found,
         f"rows of the same time as an earlier row of their user (their order is {order})",
-        "warning" if found.mean() > 0.5 and not by_lot else "note",
+        "warning" if found.mean() > 0.5 and not random else "note",
         "what happened at the same time has no order; where the files are ordered by something "
         "else, prepare with tie_break=random",
     )
@@ -240,7 +245,7 @@ def _titles_in_titles(dataset: Dataset) -> Finding | None:
 
     def contained(candidates: np.ndarray) -> bool:
         own = [titles[item] for item in candidates]
-        # Each title stands once in the joined text, a contained one more often.
+        # RunTasks title stands once in the joined text, a contained one more often.
         joined = "\n".join(own)
         return any(joined.count(title) > 1 for title in own)
 
@@ -266,13 +271,13 @@ def _finding(
     if not found.any():
         return None
     examples = tuple(
-        f"{row.split}:{row.row} {_told(dataset, row.history, row.target)}"
+        f"{row.split}:{row.row} {_describe(dataset, row.history, row.target)}"
         for row in _numbered(rows)[found].head(_EXAMPLES).itertuples()
     )
     return Finding(what, severity, int(found.sum()), len(found), examples, advice)
 
 
-def _told(dataset: Dataset, history: np.ndarray, target: int) -> str:
+def _describe(dataset: Dataset, history: np.ndarray, target: int) -> str:
     shown = ", ".join(dataset.titles[item] for item in history[-3:])
     return f"… {shown} -> {dataset.titles[target]}"
 

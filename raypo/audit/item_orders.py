@@ -1,4 +1,4 @@
-"""Orders of items that sequences may follow without anybody's taste: by id, by name, or hidden."""
+"""Orders of items that sequences may follow instead of time: by id, by name, or hidden."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def hidden(train: pd.DataFrame, num_items: int) -> np.ndarray:
     """The one order of items that training sequences agree with best, as ranks [items].
 
     If sequences follow some order of the catalogue (ids that the files no longer hold, say), every
-    sequence is a chain of it, and the chains together give it away. A first order comes from least
+    sequence is a chain of it, and the chains together reveal it. A first order comes from least
     squares over 'b follows a' (SpringRank: De Bacco et al. 2018, arXiv 1709.09002); then every item
     is moved, again and again, half-way between its latest predecessor and its earliest successor.
     """

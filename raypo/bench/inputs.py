@@ -9,8 +9,8 @@ from raypo.assets import movielens_100k, resolve_model
 from raypo.bench.model_configs import SHAPES, TOKENIZER_OF_SHAPES, random_model
 from raypo.bench.policy import Users
 from raypo.config import LoraConfig, PolicyConfig, PrepareConfig, cache_folder
+from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import load_dataset
-from raypo.data.negatives import TrainingCandidates
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder

@@ -129,7 +129,7 @@ def data_prepare(
 @data_app.command("import")
 def data_import(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Import published S-DPO/LLaRA files, candidates as published."""
-    from raypo.data.importing import import_published
+    from raypo.orchestration.prepare import import_published
 
     parsed = configs.load_config(configs.ImportConfig, config, overrides or [])
     _run_data("import", parsed, import_published)

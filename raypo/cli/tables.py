@@ -56,13 +56,13 @@ _COLOURS = {"severe": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def audited(audit: Audit) -> Group:
-    """An audit: what rules score, then findings with examples and advice."""
-    scores = Table("rule", "", "HitRatio@1", "95% interval", padding=(0, 1))
-    for rule in audit.rules:
-        kind = "blind" if rule.blind else "sees taste"
-        interval = f"[{rule.low:.3f}, {rule.high:.3f}]"
-        scores.add_row(rule.name, kind, f"{rule.hit_ratio:.3f}", Text(interval))
-    drawn = ", of users drawn by lot" if audit.sampled else ""
+    """An audit: scores of heuristics, then findings with examples and advice."""
+    scores = Table("heuristic", "", "HitRatio@1", "95% interval", padding=(0, 1))
+    for one in audit.heuristics:
+        kind = "baseline" if one.baseline else "non-personalised"
+        interval = f"[{one.low:.3f}, {one.high:.3f}]"
+        scores.add_row(one.name, kind, f"{one.hit_ratio:.3f}", Text(interval))
+    drawn = ", of randomly drawn users" if audit.sampled else ""
     scores.caption = f"{audit.rows} test rows of {audit.candidates} candidates{drawn}"
     lines: list[Table | Text] = [scores]
     for finding in audit.findings:

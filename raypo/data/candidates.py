@@ -1,4 +1,8 @@
-"""Candidate sets of held-out rows: the target among items that its user never touched."""
+"""Candidate sets: a row's target among items that its user never interacted with.
+
+`CandidateSampler` draws those of held-out rows, once. `TrainingCandidates` draws those of training
+rows, new ones every epoch.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from raypo.data.negatives import sample_untouched
+from raypo.config import InputError
 
 Sampling = Literal["uniform", "popularity", "category"]
 _TRIES = 50  # rounds of rejection before what is left is listed
@@ -33,29 +38,29 @@ class CandidateSampler:
     categories: np.ndarray
     seed: int
 
-    def draw(self, split: int, row: int, touched: set[int], target: int) -> tuple[list[int], bool]:
-        """The target at a random place among distinct untouched items; whether it was filled up.
+    def draw(self, split: int, row: int, seen: set[int], target: int) -> tuple[list[int], bool]:
+        """The target at a random position among unseen items, and whether the set was filled up.
 
         Args:
-            split: place in train, validation, test.
-            row: place in the split.
-            touched: every item of its user, before and after it.
+            split: index in (train, validation, test).
+            row: position in the split.
+            seen: every item of its user, before and after it.
             target: of the row.
 
         Raises:
-            ValueError: too few items are untouched.
+            ValueError: too few items are unseen.
         """
         generator = np.random.default_rng([self.seed, split, row])
         count = self.size - 1
         pool = self._pool(target)
         if pool is None:
-            chosen = sample_untouched(generator, touched, self.num_items, count)
+            chosen = sample_unseen(generator, seen, self.num_items, count)
         else:
-            chosen = _weighted(generator, pool, touched, count)
+            chosen = _weighted(generator, pool, seen, count)
         filled = len(chosen) < count
         if filled:
-            taken = touched | set(chosen)
-            chosen += sample_untouched(generator, taken, self.num_items, count - len(chosen))
+            taken = seen | set(chosen)
+            chosen += sample_unseen(generator, taken, self.num_items, count - len(chosen))
         chosen.insert(int(generator.integers(self.size)), int(target))
         return chosen, filled
 
@@ -69,9 +74,9 @@ class CandidateSampler:
 
 
 def _weighted(
-    generator: np.random.Generator, weights: np.ndarray, touched: set[int], count: int
+    generator: np.random.Generator, weights: np.ndarray, seen: set[int], count: int
 ) -> list[int]:
-    """Up to `count` distinct untouched items, one after the other in proportion to weights.
+    """Up to `count` distinct unseen items, drawn one after the other in proportion to weights.
 
     Drawing with replacement and leaving repeats out is drawing without replacement.
     """
@@ -82,15 +87,104 @@ def _weighted(
     for _ in range(_TRIES):
         draws = generator.integers(cumulative[-1], size=2 * count)
         for item in np.searchsorted(cumulative, draws, side="right").tolist():
-            if item not in touched and len(chosen) < count:
+            if item not in seen and len(chosen) < count:
                 chosen.setdefault(item)
         if len(chosen) == count:
             return list(chosen)
     left = weights.astype(np.float64)
-    left[[*touched, *chosen]] = 0
+    left[[*seen, *chosen]] = 0
     free = np.flatnonzero(left)
     missing = min(count - len(chosen), len(free))
     if missing:
         drawn = generator.choice(free, missing, replace=False, p=left[free] / left[free].sum())
         chosen |= dict.fromkeys(drawn.tolist())
+    return list(chosen)
+
+
+class TrainingCandidates:
+    """Draws a training row's candidates as a pure function of (seed, epoch, row).
+
+    Negatives are items that the user did not interact with in the training rows. Later interactions
+    are not looked at: leaving those items out would leak the test rows.
+    """
+
+    def __init__(self, train: pd.DataFrame, num_items: int, size: int, seed: int) -> None:
+        """Index the training rows.
+
+        Args:
+            train: rows with user_id, history and target.
+            num_items: items in the catalogue.
+            size: candidates per row, target included.
+            seed: of every draw, at least 0.
+
+        Raises:
+            InputError: a user has fewer than `size - 1` unseen items.
+        """
+        self._users = train["user_id"].to_numpy()
+        self._targets = train["target"].to_numpy()
+        self._seen = seen_items(train)
+        for user, items in self._seen.items():
+            if num_items - len(items) < size - 1:
+                raise InputError(
+                    f"candidates: {size} asked for, but user {user} has only "
+                    f"{num_items - len(items)} of {num_items} items unseen; ask for fewer"
+                )
+        self._num_items = num_items
+        self._size = size
+        self._seed = seed
+
+    def draw(self, row: int, epoch: int) -> list[int]:
+        """The row's candidates: its target at a random position among distinct negatives."""
+        generator, negatives = self._drawn(row, epoch)
+        candidates = [*negatives, int(self._targets[row])]
+        position = int(generator.integers(len(candidates)))
+        candidates[position], candidates[-1] = candidates[-1], candidates[position]
+        return candidates
+
+    def negatives(self, row: int, epoch: int, count: int) -> list[int]:
+        """`count` of the negatives among `draw(row, epoch)`, in random order.
+
+        Raises:
+            ValueError: the candidates have fewer negatives.
+        """
+        if count > self._size - 1:
+            raise ValueError(f"{count} negatives asked for, the candidates have {self._size - 1}")
+        return self._drawn(row, epoch)[1][:count]
+
+    def _drawn(self, row: int, epoch: int) -> tuple[np.random.Generator, list[int]]:
+        generator = np.random.default_rng([self._seed, epoch, row])
+        seen = self._seen[int(self._users[row])]
+        return generator, sample_unseen(generator, seen, self._num_items, self._size - 1)
+
+
+def seen_items(rows: pd.DataFrame) -> dict[int, set[int]]:
+    """Every item in a user's histories and targets, by user."""
+    seen: dict[int, set[int]] = {}
+    for user, history, target in zip(rows["user_id"], rows["history"], rows["target"], strict=True):
+        items = seen.setdefault(user, set())
+        items.update(np.asarray(history).tolist())
+        items.add(target)
+    return seen
+
+
+def sample_unseen(
+    generator: np.random.Generator, seen: set[int], num_items: int, count: int
+) -> list[int]:
+    """`count` distinct items outside `seen`, uniform, in random order.
+
+    Raises:
+        ValueError: fewer than `count` such items exist.
+    """
+    free = num_items - len(seen)
+    if free < count:
+        raise ValueError(f"{count} unseen items asked for, there are {free}")
+    # Rejection takes num_items / free tries an item; where that is many, list what is left.
+    if free < max(num_items // 8, 2 * count):
+        pool = np.setdiff1d(np.arange(num_items), np.fromiter(seen, dtype=np.int64))
+        return [int(item) for item in generator.choice(pool, count, replace=False)]
+    chosen: dict[int, None] = {}
+    while len(chosen) < count:
+        for item in generator.integers(num_items, size=count).tolist():
+            if item not in seen and len(chosen) < count:
+                chosen.setdefault(item)
     return list(chosen)

@@ -82,7 +82,7 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
     if not np.array_equal(frames["items"]["item_id"], np.arange(num_items)):
         raise InputError(f"{folder}/items.parquet: item_id must count 0, 1, 2, …")
     repeated = frames["items"]["title"].duplicated().to_numpy()
-    _refuse(folder / "items.parquet", repeated, "its title stands already in an earlier row")
+    _refuse(folder / "items.parquet", repeated, "its title is already in an earlier row")
     for name in ("train", "validation", "test"):
         _check_rows(folder / f"{name}.parquet", frames[name], num_items)
     return Dataset(folder, info=info, **frames)

@@ -1,4 +1,4 @@
-"""Rows of a shard with their histories and candidates, and rows of all shards in order."""
+"""Examples: rows with their histories and candidates, of each shard and of all shards in order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.data.candidates import CandidateSampler
 from raypo.data.shards import Shard, load_shard, shard_users
-from raypo.data.split import SPLITS, kept_interactions, load_plan, positions_in_sequences
+from raypo.data.split import SPLITS, kept_columns, load_shard_split, positions_in_sequences
 
 PART = 1 << 17  # rows of a part: a few tens of MB
 
 
 @dataclass(frozen=True)
 class RowTask:
-    """A shard whose rows are to be made."""
+    """A shard whose rows are made.
+
+    Attributes:
+        number: of the shard. folder: of the shards.
+        items: number in the data set of every item of the catalogue, -1 for none.
+        history_length: items of a history. sampler: of candidates.
+    """
 
     number: int
     folder: Path
@@ -30,18 +36,21 @@ class RowTask:
 
 
 def make_rows(task: RowTask) -> int:
-    """Write the shard's rows, each to the part that it belongs to; returns sets filled up.
+    """Write the shard's rows, each to the part that it belongs to.
+
+    Returns:
+        The number of candidate sets that were filled up uniformly.
 
     Raises:
-        InputError: a user leaves too few items untouched.
+        InputError: a user has too few unseen items.
     """
     shard = load_shard(task.folder, task.number)
-    plan = load_plan(task.folder, task.number)
-    user, item, time = kept_interactions(shard, plan)
+    plan = load_shard_split(task.folder, task.number)
+    user, item, time = kept_columns(shard, plan)
     item = task.items[item]
     targets = np.flatnonzero(plan.is_row)
-    touched = _touched(shard, task)
-    _refuse_small_catalogue(np.unique(user[targets]), touched, task)
+    seen = _seen(shard, task)
+    _refuse_small_catalogue(np.unique(user[targets]), seen, task)
     columns = {
         "number": plan.number,
         "user_id": plan.user_ids[user[targets]],
@@ -55,7 +64,7 @@ def make_rows(task: RowTask) -> int:
         chosen = np.flatnonzero(plan.split == split)
         rows = table.take(chosen)
         if split:
-            drawn, count = _candidates(user[targets[chosen]], touched, rows, split, task)
+            drawn, count = _candidates(user[targets[chosen]], seen, rows, split, task)
             rows = rows.append_column("candidates", drawn)
             filled += count
         _write_parts(rows, task, name)
@@ -70,19 +79,19 @@ def histories(
     Args:
         items: of interactions, [interactions].
         users: of interactions, in runs, [interactions].
-        targets: places of the targets, [rows].
+        targets: positions of the targets, [rows].
         length: of the longest history.
     """
     lengths = np.minimum(positions_in_sequences(users)[targets], length)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    places = np.repeat(targets - lengths, lengths) + within
+    positions = np.repeat(targets - lengths, lengths) + within
     return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(items[places].astype(np.int64))
+        pa.array(offsets, pa.int32()), pa.array(items[positions].astype(np.int64))
     )
 
 
-def _touched(shard: Shard, task: RowTask) -> dict[int, set[int]]:
+def _seen(shard: Shard, task: RowTask) -> dict[int, set[int]]:
     """Items of each user in the whole log, also those of interactions that are not kept."""
     items = task.items[shard.item]
     users, starts = np.unique(shard.user, return_index=True)
@@ -90,23 +99,23 @@ def _touched(shard: Shard, task: RowTask) -> dict[int, set[int]]:
     return {int(user): set(part.tolist()) - {-1} for user, part in zip(users, parts, strict=True)}
 
 
-def _refuse_small_catalogue(users: np.ndarray, touched: dict[int, set[int]], task: RowTask) -> None:
-    """Training draws candidates of the same number, so that its users count as well."""
+def _refuse_small_catalogue(users: np.ndarray, seen: dict[int, set[int]], task: RowTask) -> None:
+    """Training draws as many candidates, so that its users are checked too."""
     for user in users.tolist():
-        free = task.sampler.num_items - len(touched[user])
+        free = task.sampler.num_items - len(seen[user])
         if free < task.sampler.size - 1:
             name = shard_users(task.folder, task.number)[user]
             raise InputError(
-                f"candidates: {task.sampler.size} asked for, but user {name!r} leaves only {free} "
-                f"of {task.sampler.num_items} items untouched; ask for fewer"
+                f"candidates: {task.sampler.size} asked for, but user {name!r} has only {free} "
+                f"of {task.sampler.num_items} items unseen; ask for fewer"
             )
 
 
 def _candidates(
-    users: np.ndarray, touched: dict[int, set[int]], rows: pa.Table, split: int, task: RowTask
+    users: np.ndarray, seen: dict[int, set[int]], rows: pa.Table, split: int, task: RowTask
 ) -> tuple[pa.ListArray, int]:
     drawn = [
-        task.sampler.draw(split, number, touched[user], target)
+        task.sampler.draw(split, number, seen[user], target)
         for user, number, target in zip(
             users.tolist(), rows["number"].to_pylist(), rows["target"].to_pylist(), strict=True
         )
@@ -124,7 +133,7 @@ def _write_parts(rows: pa.Table, task: RowTask, split: str) -> None:
 
 @dataclass(frozen=True)
 class PartTask:
-    """A part of a split to bring into order."""
+    """A part of a split whose rows are sorted."""
 
     split: str
     number: int
@@ -132,7 +141,11 @@ class PartTask:
 
 
 def order_part(task: PartTask) -> str:
-    """Join the part's rows of all shards in their order; returns the file."""
+    """Join the part's rows of all shards in their order.
+
+    Returns:
+        The path of the file.
+    """
     files = sorted(task.folder.glob(f"{task.split}-{task.number:05}-*.rows"))
     table = pa.concat_tables([pq.read_table(file) for file in files])
     table = table.take(pc.sort_indices(table["number"])).drop_columns("number").combine_chunks()
@@ -144,7 +157,7 @@ def order_part(task: PartTask) -> str:
 
 
 def join_parts(parts: list[str], file: Path) -> None:
-    """Write one Parquet file of the parts, one group of rows each."""
+    """Write one Parquet file of the parts, one row group each."""
     with pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
         for part in parts:
             writer.write_table(pq.read_table(part))

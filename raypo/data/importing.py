@@ -13,29 +13,40 @@ import numpy as np
 import pandas as pd
 
 from raypo.config import ImportConfig, InputError
-from raypo.data.readers import Malformed
-from raypo.data.writing import QUARANTINE, SPLITS, existing_dataset, write_dataset, write_parquet
+from raypo.data.readers import RejectedRows
+from raypo.data.writing import (
+    QUARANTINE,
+    SPLITS,
+    Audit,
+    existing_dataset,
+    write_dataset,
+    write_parquet,
+)
 from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
-from raypo.io.remote import synced
 
 _VERSION = 2
 
 
-@synced
-def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
-    """Import a published data set; one made of the same files is recognised.
+def import_published(
+    config: ImportConfig, progress: Progress = no_progress, audit: Audit | None = None
+) -> dict[str, Any]:
+    """Import a published data set. A data set made of the same files is recognised.
 
-    Files hold rows of a history, a candidate list and a target, all titles; items get ids in the
-    order in which they appear. Users are not named: rows whose history goes on from the row before
-    are taken as one user's. There are no times: rows are numbered instead.
+    Rows have a history, a candidate list and a target, all titles. Items get ids in the order in
+    which they appear. Users are not named: rows whose history continues the row before belong to
+    one user. There are no times: rows are numbered instead.
+
+    Args:
+        config: the files.
+        progress: receives the progress.
+        audit: its result goes into `dataset.json`; None leaves it out.
 
     Returns:
-        What `dataset.json` holds.
+        The content of `dataset.json`.
 
     Raises:
-        InputError: a file or row is not what it should be (with file and row), or the output folder
-            holds something else.
+        InputError: a wrong file or row (named), or an output folder with other content.
     """
     files = {"train": config.train, "validation": config.validation, "test": config.test}
     given = {name: path for name, path in files.items() if path is not None}
@@ -52,8 +63,8 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
         return existing
     progress(0, 3, "reading")
     ids: dict[str, int] = {}
-    malformed = Malformed(config.malformed)
-    splits = {name: _frame(path, config, ids, malformed) for name, path in given.items()}
+    rejected = RejectedRows(config.malformed)
+    splits = {name: _frame(path, config, ids, rejected) for name, path in given.items()}
     if config.validation is None:
         cut = len(splits["train"]) * 9 // 10
         splits["validation"] = splits["train"].iloc[cut:].reset_index(drop=True)
@@ -88,13 +99,13 @@ def import_published(config: ImportConfig, progress: Progress = no_progress) -> 
         for name, frame in splits.items():
             write_parquet(frame, folder / f"{name}.parquet")
         write_parquet(items, folder / "items.parquet")
-        if malformed.count:
-            info["counts"]["quarantined"] = malformed.count
-            write_text(folder / QUARANTINE, malformed.drain())
+        if rejected.count:
+            info["counts"]["quarantined"] = rejected.count
+            write_text(folder / QUARANTINE, rejected.drain())
         return info
 
     progress(1, 3, "writing and auditing")
-    result = write_dataset(config.output, fill)
+    result = write_dataset(config.output, fill, audit)
     progress(3, 3, "done")
     return result
 
@@ -123,22 +134,22 @@ def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
 
 
 def _frame(
-    path: Path, config: ImportConfig, ids: dict[str, int], malformed: Malformed
+    path: Path, config: ImportConfig, ids: dict[str, int], rejected: RejectedRows
 ) -> pd.DataFrame:
     def known(titles: Sequence[str]) -> list[int]:
         return [ids.setdefault(title, len(ids)) for title in titles]
 
     rows = []
     for number, row in enumerate(_rows(path)):
-        place = f"{path}: row {number}"
-        history = _titles(row, config.history_field, config.separator, place)
-        candidates = _titles(row, config.candidates_field, config.separator, place)
+        where = f"{path}: row {number}"
+        history = _titles(row, config.history_field, config.separator, where)
+        candidates = _titles(row, config.candidates_field, config.separator, where)
         target = row.get(config.target_field)
         if not isinstance(target, str):
-            raise InputError(f"{place}: {config.target_field} is {target!r}, expected a title")
+            raise InputError(f"{where}: {config.target_field} is {target!r}, expected a title")
         problem = _problem(target.strip(), candidates, config)
         if problem:
-            malformed.add(str(path), number, problem, json.dumps(row, ensure_ascii=False))
+            rejected.add(str(path), number, problem, json.dumps(row, ensure_ascii=False))
             continue
         rows.append((known(history), known([target.strip()])[0], known(candidates)))
     if not rows:
@@ -158,14 +169,14 @@ def _problem(target: str, candidates: Sequence[str], config: ImportConfig) -> st
     return ""
 
 
-def _titles(row: dict[str, Any], field: str, separator: str, place: str) -> list[str]:
+def _titles(row: dict[str, Any], field: str, separator: str, where: str) -> list[str]:
     value = row.get(field)
     titles = value.split(separator) if isinstance(value, str) else value
     if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
-        raise InputError(f"{place}: {field} is {value!r}, expected titles")
+        raise InputError(f"{where}: {field} is {value!r}, expected titles")
     titles = [title.strip() for title in titles]
     if not titles or not all(titles):
-        raise InputError(f"{place}: {field} holds an empty title")
+        raise InputError(f"{where}: {field} holds an empty title")
     return titles
 
 
@@ -187,15 +198,15 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def _parsed(text: str, place: str) -> Any:
+def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not JSON ({error})") from None
+        raise InputError(f"{where}: not JSON ({error})") from None
 
 
 def _number(splits: dict[str, pd.DataFrame]) -> None:
-    """Give rows users, by histories that go on, and a number in the place of a time."""
+    """Give rows users, by histories that continue, and a number in place of a time."""
     user, number = -1, 0
     for name, frame in splits.items():
         users, before = [], None

@@ -1,16 +1,18 @@
 """Logs and titles to a prepared data set: sequences, splits, candidate sets.
 
-The log goes through files on disk, a shard of its users at a time, so that one of any size fits
-into memory; each step is a function over tasks, which runs in this process or on Ray's workers.
+The steps are read -> order -> split -> examples -> catalogue. The log is processed on disk, one
+shard of its users at a time, so that a log of any size fits into memory. A step is a function over
+tasks, which runs in this process or on Ray's workers.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,274 +22,258 @@ import pyarrow.parquet as pq
 from raypo.config import InputError, PrepareConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.examples import PART, PartTask, RowTask, join_parts, make_rows, order_part
-from raypo.data.readers import LogReader, Malformed, log_reader, read_items
+from raypo.data.filters import kept_interactions
+from raypo.data.prepare_options import PrepareOptions, resolve_options
+from raypo.data.readers import LogReader, RejectedRows, log_reader, read_items
 from raypo.data.readers.sources import Source, identify, release_memory, resolve_sources
-from raypo.data.shards import OrderTask, ReadResult, ReadTask, order_shard, read_into_shards
-from raypo.data.split import SPLITS, Plan, keep, make_plan
+from raypo.data.shards import (
+    OrderTask,
+    ReadResult,
+    ReadTask,
+    ShardedLog,
+    order_shard,
+    read_into_shards,
+)
+from raypo.data.split import SPLITS, SplitPlan, make_split_plan
+from raypo.data.tasks import RunTasks, TaskRunner, in_this_process
 from raypo.data.titles import display_titles
-from raypo.data.writing import QUARANTINE, existing_dataset, write_dataset, write_parquet
+from raypo.data.writing import (
+    QUARANTINE,
+    Audit,
+    existing_dataset,
+    write_dataset,
+    write_parquet,
+)
 from raypo.io.files import value_hash
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 3  # raised whenever the same inputs and options come to give another data set
-_SHARD_BYTES = 8 << 20  # of a log's text; a shard is held in memory by each worker
+_VERSION = 3  # raised whenever the same inputs and options give another data set
+_SHARD_BYTES = 8 << 20  # of a log's text; each worker holds a shard in memory
 _MOST_SHARDS = 256
 
-TaskT = TypeVar("TaskT")
-ResultT = TypeVar("ResultT")
-# Applies a function to every task and gives the results, plain values, in the tasks' order.
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to prepare, and the identity of what they make.
+
+    Attributes:
+        log: files of interactions. catalogue: files of items.
+        hashes: name and sha256 of every file, as `dataset.json` has them.
+        options: settings that shape the result.
+        key: hash of hashes and options; the same key means the same data set.
+    """
+
+    log: Sequence[Source]
+    catalogue: Sequence[Source]
+    hashes: dict[str, list[dict[str, str]]]
+    options: dict[str, Any]
+    key: str
 
 
-def in_this_process(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-    """One task after the other, without Ray."""
-    return map(function, tasks)
+@dataclass(frozen=True)
+class Workspace:
+    """A temporary folder for the log's shards, and how many there are."""
+
+    folder: Path
+    shards: int
 
 
 def prepare(
-    config: PrepareConfig, progress: Progress = no_progress, each: Each = in_this_process
+    config: PrepareConfig,
+    progress: Progress = no_progress,
+    run_tasks: RunTasks = in_this_process,
+    audit: Audit | None = None,
 ) -> dict[str, Any]:
-    """Prepare a data set; one that the same inputs and options made is recognised.
+    """Prepare a data set. A data set made of the same inputs and options is recognised.
 
     Args:
         config: what to prepare.
-        progress: told of finished tasks.
-        each: runs the steps' tasks; Ray Data's is `raypo.orchestration.prepare.on_workers`.
+        progress: receives finished tasks.
+        run_tasks: runs the steps' tasks; `raypo.orchestration.prepare.on_workers` uses Ray Data.
+        audit: its result goes into `dataset.json`; None leaves it out.
 
     Returns:
-        What `dataset.json` holds.
+        The content of `dataset.json`.
 
     Raises:
-        InputError: unreadable or malformed inputs, more candidates than the catalogue allows, an
-            empty split, or an output folder that holds something else.
+        InputError: unreadable or unusable inputs, more candidates than the catalogue allows, an
+            empty split, or an output folder with other content.
     """
-    log, catalogue = resolve_sources(config.interactions), resolve_sources(config.items)
-    source, options, key = _identity(config, log, catalogue)
-    existing = existing_dataset(config.output, key)
+    inputs = _resolve_inputs(config)
+    existing = existing_dataset(config.output, inputs.key)
     if existing is not None:
         return existing
-    malformed = Malformed(config.malformed)
+    options = resolve_options(config)
     progress(0, 1, "reading items")
-    items = _items(config, catalogue, malformed)
-    reader = _log_reader(config, log)
+    rejected = RejectedRows(options.rejected)
+    items = read_items(inputs.catalogue, rejected, options.item_columns)
+    reader = log_reader(inputs.log, options.log_columns)
+    runner = TaskRunner(run_tasks, progress)
 
     def fill(folder: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="shards.") as name:
-            work = _Work(config, log, reader, items, Path(name), each, progress)
-            counts, set_aside = work.write(folder)
-            counts |= _quarantine(folder / QUARANTINE, malformed, set_aside)
+            work = Workspace(Path(name), _number_of_shards(inputs.log))
+            read = _read(inputs.log, reader, items, options, work, runner)
+            log = _order(len(items), options, work, runner)
+            plan = _split(log, options, runner)
+            filled = _examples(log, plan, items, options, folder, runner)
+            write_parquet(_catalogue(items, plan, options), folder / "items.parquet")
+            counts = _counts(plan, read)
+            if options.sampling != "uniform":
+                counts["candidate_sets_filled_uniformly"] = filled
+            counts |= _write_rejected(folder / QUARANTINE, rejected, read)
         return {
-            "source": source,
-            "options": options,
-            "seed": config.seed,
-            "key": key,
+            "source": inputs.hashes,
+            "options": inputs.options,
+            "seed": options.seed,
+            "key": inputs.key,
             "counts": counts,
         }
 
-    return write_dataset(config.output, fill, progress)
+    return write_dataset(config.output, fill, audit, progress)
 
 
-def _quarantine(file: Path, of_items: Malformed, of_log: Sequence[ReadResult]) -> dict[str, int]:
-    """Write what was set aside of the catalogue and of the log's files; how many, if any."""
-    count = of_items.count + sum(result["malformed"] for result in of_log)
+def dataset_key(config: PrepareConfig) -> str:
+    """Hash of the content of the inputs and of the options."""
+    return _resolve_inputs(config).key
+
+
+def _resolve_inputs(config: PrepareConfig) -> Inputs:
+    log, catalogue = resolve_sources(config.interactions), resolve_sources(config.items)
+    hashes = {"interactions": identify(log), "items": identify(catalogue)}
+    left_out = {"interactions", "items", "output", "workers", "paper"}
+    options = config.model_dump(mode="json", exclude=left_out)
+    contents = {name: [file["sha256"] for file in files] for name, files in hashes.items()}
+    return Inputs(log, catalogue, hashes, options, value_hash([_VERSION, contents, options]))
+
+
+def _read(
+    files: Sequence[Source],
+    reader: LogReader,
+    items: pd.DataFrame,
+    options: PrepareOptions,
+    work: Workspace,
+    runner: TaskRunner,
+) -> list[ReadResult]:
+    """Read every file of the log into shards."""
+    ids = work.folder / "items.parquet"
+    pq.write_table(pa.table({"item": items["item"].tolist()}), ids)
+    tasks = [
+        ReadTask(
+            number,
+            source,
+            reader,
+            options.minimum_rating,
+            options.tie_seed,
+            ids,
+            work.shards,
+            work.folder,
+            options.rejected,
+        )
+        for number, source in enumerate(files)
+    ]
+    return runner.run(read_into_shards, tasks, "reading")
+
+
+def _number_of_shards(files: Sequence[Source]) -> int:
+    size = sum(source.inflated for source in files)
+    return min(_MOST_SHARDS, max(1, size // _SHARD_BYTES))
+
+
+def _order(
+    num_items: int, options: PrepareOptions, work: Workspace, runner: TaskRunner
+) -> ShardedLog:
+    """Sort every shard by user and time, and mark duplicates."""
+    tasks = [OrderTask(number, work.folder, options.duplicates) for number in range(work.shards)]
+    return ShardedLog(work.folder, tuple(runner.run(order_shard, tasks, "sorting")), num_items)
+
+
+def _split(log: ShardedLog, options: PrepareOptions, runner: TaskRunner) -> SplitPlan:
+    """Decide which interactions are kept, and which are rows of which split."""
+    runner.progress(0, 1, "splitting")
+    kept = kept_interactions(log, options.filters)
+    plan = make_split_plan(log, kept, options.split)
+    release_memory()
+    empty = [name for name in SPLITS if not plan.rows[name]]
+    if empty:
+        minimum = options.split.minimum_history
+        raise InputError(
+            f"{', '.join(options.interactions)}: no rows left for {', '.join(empty)}; every row "
+            f"needs a user with {minimum} earlier interactions (minimum_history); "
+            f"{plan.interactions} interactions of {plan.users} users remain"
+        )
+    return plan
+
+
+def _examples(
+    log: ShardedLog,
+    plan: SplitPlan,
+    items: pd.DataFrame,
+    options: PrepareOptions,
+    output: Path,
+    runner: TaskRunner,
+) -> int:
+    """Write every split's rows with histories and candidates; returns sets filled up uniformly."""
+    sampler = CandidateSampler(
+        len(plan.popularity),
+        options.candidates,
+        options.sampling,
+        plan.popularity,
+        pd.factorize(items["category"])[0][plan.items >= 0],
+        options.seed,
+    )
+    length = options.split.history_length
+    tasks = [
+        RowTask(number, log.folder, plan.items, length, sampler) for number in range(len(log.users))
+    ]
+    filled = sum(runner.run(make_rows, tasks, "histories and candidates"))
+    parts = [
+        PartTask(split, number, log.folder)
+        for split in SPLITS
+        for number in range(-(-plan.rows[split] // PART))
+    ]
+    written = runner.run(order_part, parts, "writing")
+    for split in SPLITS:
+        mine = [file for part, file in zip(parts, written, strict=True) if part.split == split]
+        join_parts(mine, output / f"{split}.parquet")
+    return filled
+
+
+def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) -> pd.DataFrame:
+    """The items of the data set, numbered, with the titles that prompts show."""
+    items = items[plan.items >= 0]
+    years = items["year"].tolist() if options.item_columns.year else None
+    return pd.DataFrame(
+        {
+            "item_id": np.arange(len(items)),
+            "source_id": items["item"].to_numpy(),
+            "title": display_titles(items["title"].tolist(), years, options.clean_titles),
+            "popularity": plan.popularity,
+            "source_title": items["title"].to_numpy(),
+        }
+    )
+
+
+def _counts(plan: SplitPlan, read: Sequence[ReadResult]) -> dict[str, int]:
+    return {
+        "users": plan.users,
+        "items": len(plan.popularity),
+        "interactions": plan.interactions,
+        "interactions_read": sum(result["rows"] for result in read),
+        **plan.rows,
+    }
+
+
+def _write_rejected(
+    file: Path, of_items: RejectedRows, of_log: Sequence[ReadResult]
+) -> dict[str, int]:
+    """Write the rejected rows of the catalogue and of the log's files, and count them, if any."""
+    count = of_items.count + sum(result["rejected"] for result in of_log)
     if not count:
         return {}
     with file.open("w", encoding="utf-8") as stream:
         stream.write(of_items.drain())
         for result in of_log:
-            with open(result["set_aside"], encoding="utf-8") as lines:
+            with open(result["rejected_file"], encoding="utf-8") as lines:
                 shutil.copyfileobj(lines, stream)
     return {"quarantined": count}
-
-
-def dataset_key(config: PrepareConfig) -> str:
-    """Hash of the content of the inputs and of the options: the same key, the same data set."""
-    return _identity(config, resolve_sources(config.interactions), resolve_sources(config.items))[2]
-
-
-def _identity(
-    config: PrepareConfig, log: Sequence[Source], catalogue: Sequence[Source]
-) -> tuple[dict[str, Any], dict[str, Any], str]:
-    source = {"interactions": identify(log), "items": identify(catalogue)}
-    left_out = {"interactions", "items", "output", "workers", "paper"}
-    options = config.model_dump(mode="json", exclude=left_out)
-    hashes = {name: [file["sha256"] for file in files] for name, files in source.items()}
-    return source, options, value_hash([_VERSION, hashes, options])
-
-
-def _items(config: PrepareConfig, sources: Sequence[Source], malformed: Malformed) -> pd.DataFrame:
-    return read_items(
-        sources,
-        malformed,
-        config.items_format,
-        config.catalogue_item_field or config.item_field,
-        config.title_field,
-        config.year_field,
-        config.category_field,
-        with_category=config.sampling == "category",
-    )
-
-
-def _log_reader(config: PrepareConfig, sources: Sequence[Source]) -> LogReader:
-    return log_reader(
-        sources,
-        config.interactions_format,
-        config.user_field,
-        config.item_field,
-        config.time_field,
-        config.rating_field,
-        with_rating=config.minimum_rating is not None,
-        time_format=config.time_format,
-    )
-
-
-class _Work:
-    """The steps from a log's files to a data set's, in a folder of its own."""
-
-    def __init__(
-        self,
-        config: PrepareConfig,
-        log: Sequence[Source],
-        reader: LogReader,
-        items: pd.DataFrame,
-        folder: Path,
-        each: Each,
-        progress: Progress,
-    ) -> None:
-        self._config = config
-        self._log = log
-        self._reader = reader
-        self._items = items
-        self._folder = folder
-        self._each = each
-        self._progress = progress
-        size = sum(source.inflated for source in log)
-        self._shards = min(_MOST_SHARDS, max(1, size // _SHARD_BYTES))
-
-    def write(self, output: Path) -> tuple[dict[str, int], list[ReadResult]]:
-        """Write the Parquet files into `output`; returns counts, and what came of each file."""
-        read = self._read()
-        tasks = [
-            OrderTask(number, self._folder, self._config.duplicates)
-            for number in range(self._shards)
-        ]
-        users = self._run(order_shard, tasks, "sorting")
-        plan = self._plan(users)
-        categories = pd.factorize(self._items["category"])[0][plan.items >= 0]
-        filled = self._rows(plan, categories)
-        self._join(plan, output)
-        self._catalogue(plan, output)
-        counts = {
-            "users": plan.users,
-            "items": len(plan.popularity),
-            "interactions": plan.interactions,
-            "interactions_read": sum(result["rows"] for result in read),
-            **plan.rows,
-        }
-        if self._config.sampling != "uniform":
-            counts["candidate_sets_filled_uniformly"] = filled
-        return counts, read
-
-    def _run(
-        self, function: Callable[[TaskT], ResultT], tasks: Sequence[TaskT], what: str
-    ) -> list[ResultT]:
-        results: list[ResultT] = []
-        self._progress(0, len(tasks), what)
-        for result in self._each(function, tasks):
-            results.append(result)
-            self._progress(len(results), len(tasks), what)
-        release_memory()
-        return results
-
-    def _read(self) -> list[ReadResult]:
-        ids = self._folder / "items.parquet"
-        pq.write_table(pa.table({"item": self._items["item"].tolist()}), ids)
-        tasks = [
-            ReadTask(
-                number,
-                source,
-                self._reader,
-                self._config.minimum_rating,
-                self._config.seed if self._config.tie_break == "random" else None,
-                ids,
-                self._shards,
-                self._folder,
-                self._config.malformed,
-            )
-            for number, source in enumerate(self._log)
-        ]
-        return self._run(read_into_shards, tasks, "reading")
-
-    def _plan(self, users: list[int]) -> Plan:
-        self._progress(0, 1, "splitting")
-        config = self._config
-        kept = keep(
-            self._folder,
-            users,
-            len(self._items),
-            config.minimum_user_interactions,
-            config.minimum_item_interactions,
-            config.maximum_rows,
-        )
-        plan = make_plan(
-            self._folder,
-            users,
-            kept,
-            len(self._items),
-            config.minimum_item_interactions > 0,
-            config.minimum_history,
-            config.split_by,
-            config.split,
-            config.history_length,
-            config.seed,
-        )
-        release_memory()
-        empty = [name for name in SPLITS if not plan.rows[name]]
-        if empty:
-            raise InputError(
-                f"{', '.join(config.interactions)}: no rows left for {', '.join(empty)}; every row "
-                f"needs a user with {config.minimum_history} earlier interactions "
-                f"(minimum_history); {plan.interactions} interactions of {plan.users} users remain"
-            )
-        return plan
-
-    def _rows(self, plan: Plan, categories: np.ndarray) -> int:
-        config = self._config
-        sampler = CandidateSampler(
-            len(plan.popularity),
-            config.candidates,
-            config.sampling,
-            plan.popularity,
-            categories,
-            config.seed,
-        )
-        tasks = [
-            RowTask(number, self._folder, plan.items, config.history_length, sampler)
-            for number in range(self._shards)
-        ]
-        return sum(self._run(make_rows, tasks, "histories and candidates"))
-
-    def _join(self, plan: Plan, output: Path) -> None:
-        tasks = [
-            PartTask(split, number, self._folder)
-            for split in SPLITS
-            for number in range(-(-plan.rows[split] // PART))
-        ]
-        parts = self._run(order_part, tasks, "writing")
-        for split in SPLITS:
-            mine = [part for task, part in zip(tasks, parts, strict=True) if task.split == split]
-            join_parts(mine, output / f"{split}.parquet")
-
-    def _catalogue(self, plan: Plan, output: Path) -> None:
-        items = self._items[plan.items >= 0]
-        years = items["year"].tolist() if self._config.year_field else None
-        catalogue = pd.DataFrame(
-            {
-                "item_id": np.arange(len(items)),
-                "source_id": items["item"].to_numpy(),
-                "title": display_titles(items["title"].tolist(), years, self._config.clean_titles),
-                "popularity": plan.popularity,
-                "source_title": items["title"].to_numpy(),
-            }
-        )
-        write_parquet(catalogue, output / "items.parquet")

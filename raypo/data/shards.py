@@ -1,7 +1,7 @@
-"""From files to shards of users on disk: what makes a log of any size fit into memory.
+"""Reading a log into shards of users on disk, so that a log of any size fits into memory.
 
-A shard holds every interaction of its users. Which users those are depends on their names alone,
-so that the result is the same with any number of workers.
+A shard holds all interactions of its users. Which users those are depends on their names alone, so
+that the result is the same with any number of workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.data.readers import LogReader, Malformed, read_interactions
+from raypo.data.readers import LogReader, RejectedRows, read_interactions
 from raypo.data.readers.rejected_rows import Policy
 from raypo.data.readers.sources import Source
 
@@ -34,33 +34,49 @@ _FILE = 2**40  # rows of one file have orders below it
 
 
 @dataclass(frozen=True)
+class ShardedLog:
+    """A log in shards on disk.
+
+    Attributes:
+        folder: of the shards.
+        users: how many each shard has.
+        num_items: in the catalogue.
+    """
+
+    folder: Path
+    users: tuple[int, ...]
+    num_items: int
+
+
+@dataclass(frozen=True)
 class ReadTask:
     """One file of a log to read into shards.
 
     Attributes:
         number: of the file in the log. source: the file. reader: how to read it.
-        minimum_rating: rows below count as touched only. items: Parquet of the catalogue's ids.
-        ties: a seed draws lots among interactions of the same time, None leaves their order.
-        shards: how many. folder: where they go. malformed: what becomes of unusable rows.
+        minimum_rating: rows below it only count as seen.
+        tie_seed: orders interactions of the same time at random; None keeps the files' order.
+        items: Parquet file of the catalogue's ids.
+        shards: how many. folder: of the shards. policy: what happens to unusable rows.
     """
 
     number: int
     source: Source
     reader: LogReader
     minimum_rating: float | None
-    ties: int | None
+    tie_seed: int | None
     items: Path
     shards: int
     folder: Path
-    malformed: Policy
+    policy: Policy
 
 
 class ReadResult(TypedDict):
-    """What came of a file: how many rows are usable, and how many were set aside, in which file."""
+    """What was read of a file: usable rows, rejected rows, and the file that lists the latter."""
 
     rows: int
-    malformed: int
-    set_aside: str
+    rejected: int
+    rejected_file: str
 
 
 def read_into_shards(task: ReadTask) -> ReadResult:
@@ -69,19 +85,19 @@ def read_into_shards(task: ReadTask) -> ReadResult:
     Raises:
         InputError: the file or, where those stop, a row is not what it should be.
     """
-    malformed = Malformed(task.malformed)
+    rejected = RejectedRows(task.policy)
     names = pq.read_table(task.items)["item"].to_pandas()
     positions = pd.Series(np.arange(len(names), dtype=np.int32), index=names)
     writers: dict[int, pq.ParquetWriter] = {}
     rows = 0
-    set_aside = task.folder / f"malformed-{task.number:05}.jsonl"
+    rejected_file = task.folder / f"rejected-{task.number:05}.jsonl"
     try:
-        for chunk in read_interactions(task.source, task.reader, malformed):
-            chunk = _known_items(chunk, positions, task, malformed)
+        for chunk in read_interactions(task.source, task.reader, rejected):
+            chunk = _known_items(chunk, positions, task, rejected)
             order = task.number * _FILE + rows + np.arange(len(chunk))
             rows += len(chunk)
-            if task.ties is not None:
-                order = _lots(order, task.ties)
+            if task.tie_seed is not None:
+                order = _random_keys(order, task.tie_seed)
             table = pa.Table.from_pandas(
                 chunk.assign(order=order, kept=_kept(chunk, task)), _READ, preserve_index=False
             )
@@ -90,12 +106,12 @@ def read_into_shards(task: ReadTask) -> ReadResult:
                     file = task.folder / f"read-{shard:05}-{task.number:05}.parquet"
                     writers[shard] = pq.ParquetWriter(file, _READ)
                 writers[shard].write_table(part)
-            _append(set_aside, malformed.drain())
+            _append(rejected_file, rejected.drain())
     finally:
         for writer in writers.values():
             writer.close()
-    _append(set_aside, malformed.drain())
-    return ReadResult(rows=rows, malformed=malformed.count, set_aside=str(set_aside))
+    _append(rejected_file, rejected.drain())
+    return ReadResult(rows=rows, rejected=rejected.count, rejected_file=str(rejected_file))
 
 
 def _append(file: Path, text: str) -> None:
@@ -103,8 +119,8 @@ def _append(file: Path, text: str) -> None:
         stream.write(text)
 
 
-def _lots(order: np.ndarray, seed: int) -> np.ndarray:
-    """Distinct numbers in the place of places in the log, the same for the same seed.
+def _random_keys(order: np.ndarray, seed: int) -> np.ndarray:
+    """Distinct random numbers in place of positions in the log, the same for the same seed.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a bijection of 64 bits.
     """
@@ -116,12 +132,12 @@ def _lots(order: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _known_items(
-    chunk: pd.DataFrame, positions: pd.Series, task: ReadTask, malformed: Malformed
+    chunk: pd.DataFrame, positions: pd.Series, task: ReadTask, rejected: RejectedRows
 ) -> pd.DataFrame:
     known = chunk["item"].map(positions)
     unknown = known.isna().to_numpy()
     for row in chunk[unknown].itertuples():
-        malformed.add(
+        rejected.add(
             task.source.location,
             int(str(row.line)),
             f"item {row.item!r} is not in the catalogue",
@@ -150,12 +166,12 @@ def _by_shard(table: pa.Table, users: pd.Series, shards: int) -> Iterator[tuple[
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's interactions by user, time and place in the log.
+    """A shard's interactions by user, time and position in the log.
 
     Attributes:
-        user: place of the user's name among the shard's sorted names, int32, [rows].
-        item: place in the catalogue, int32. time: seconds. order: place in the log, int64.
-        kept: False for rows that count as touched alone.
+        user: index of the user's name among the shard's sorted names, int32 [rows].
+        item: index in the catalogue, int32. time: seconds. order: position in the log, int64.
+        kept: False for rows that only count as seen.
     """
 
     user: np.ndarray
@@ -175,10 +191,13 @@ class OrderTask:
 
 
 def order_shard(task: OrderTask) -> int:
-    """Sort a shard by user, time and place, and mark duplicates as not kept; returns its users.
+    """Sort a shard by user, time and position, and mark duplicates as not kept.
 
-    `exact` keeps the first of rows that are alike in time as well, `first` and `last` one row of a
-    user and an item.
+    `exact` keeps the first of rows that are equal in time too, `first` and `last` one row of a user
+    and an item.
+
+    Returns:
+        The number of users in the shard.
     """
     files = sorted(task.folder.glob(f"read-{task.number:05}-*.parquet"))
     tables = [pq.read_table(file, schema=_READ) for file in files]

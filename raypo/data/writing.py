@@ -1,4 +1,4 @@
-"""Writing a prepared data set: all of it or nothing, with its audit."""
+"""Writing a prepared data set completely or not at all, with its audit."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.audit import audit
 from raypo.config import InputError
-from raypo.data.dataset import load_dataset
+from raypo.data.dataset import Dataset, load_dataset
 from raypo.io.files import file_hash, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
 _FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
-# Beyond it the audit takes whole users by lot: it holds what it looks at in memory.
+# The audit works in memory: a larger data set is audited on the rows of randomly drawn users.
 AUDITED_ROWS = 200_000
+# An audit of a data set, as `dataset.json` holds it: `raypo.audit.audit_summary`.
+Audit = Callable[[Dataset, Progress], dict[str, Any]]
 
 
 def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
-    """What `dataset.json` of a data set of this key holds; None where the folder is free.
+    """The content of `dataset.json` of a data set with this key; None where the folder is free.
 
     Raises:
-        InputError: the folder holds something else, or the data set is not whole.
+        InputError: the folder has other content, or the data set is incomplete.
     """
     if (folder / "dataset.json").exists():
         info: Any = read_json(folder / "dataset.json")
@@ -48,18 +49,20 @@ def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
 def write_dataset(
     folder: Path,
     fill: Callable[[Path], dict[str, Any]],
+    audit: Audit | None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Let `fill` write all files into a folder beside, audit them, and put it into its place.
+    """Write all files into a temporary folder, audit them, and move the folder into place.
 
     Args:
         folder: of the data set; it must be free.
-        fill: writes the Parquet files into the folder it is given, with `quarantine.jsonl` where
-            rows were set aside, and returns what `dataset.json` is to hold.
-        progress: told of the audit.
+        fill: writes the Parquet files into the folder it is given, with `quarantine.jsonl` if rows
+            were rejected, and returns the content of `dataset.json`.
+        audit: its result is added to `dataset.json`; None leaves it out.
+        progress: receives the audit's progress.
 
     Returns:
-        What `dataset.json` holds: also the files' hashes and the audit.
+        The content of `dataset.json`, with the files' hashes and the audit.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
@@ -69,8 +72,9 @@ def write_dataset(
         files = sorted(temporary.glob("*.parquet"))
         info["files"] = {file.name: file_hash(file) for file in files}
         write_json(temporary / "dataset.json", info)
-        info["audit"] = audit(load_dataset(temporary, AUDITED_ROWS), progress).as_json()
-        write_json(temporary / "dataset.json", info)
+        if audit is not None:
+            info["audit"] = audit(load_dataset(temporary, AUDITED_ROWS), progress)
+            write_json(temporary / "dataset.json", info)
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)

@@ -22,7 +22,7 @@ from raypo.io.remote import synced
 from raypo.io.run_folder import open_run
 from raypo.orchestration.inference.answers import ask_policy
 from raypo.policy.adapters import check_adapter
-from raypo.recommenders.heuristics import rule_scores
+from raypo.recommenders.heuristics import heuristic_scores
 from raypo.recommenders.train import load_recommender, score_candidates
 
 
@@ -83,7 +83,7 @@ def _baseline_scores(config: EvaluateConfig, dataset: Dataset, rows: pd.DataFram
     if config.recommender is not None:
         return score_candidates(load_recommender(config.recommender), rows)
     assert config.heuristic is not None
-    return rule_scores(config.heuristic, dataset, rows, config.seed)
+    return heuristic_scores(config.heuristic, dataset, rows, config.seed)
 
 
 def _scored(rows: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:

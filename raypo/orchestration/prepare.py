@@ -1,39 +1,66 @@
-"""Preparing data on Ray's workers."""
+"""Preparing and importing data as stages: folders behind URLs, Ray's workers, the audit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import ray.data
-
-from raypo.config import InputError, PrepareConfig, url_of
-from raypo.data.prepare import Each, in_this_process
-from raypo.data.prepare import prepare as prepare_with
+from raypo.audit import audit_summary
+from raypo.config import ImportConfig, InputError, PrepareConfig, url_of
+from raypo.data import importing
+from raypo.data import prepare as preparing
 from raypo.data.readers.sources import release_memory
+from raypo.data.tasks import RunTasks, in_this_process
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import synced
-from raypo.orchestration.cluster import connect, this_node
 
 
 @synced
 def prepare(config: PrepareConfig, progress: Progress = no_progress) -> dict[str, Any]:
-    """`raypo.data.prepare.prepare`, on Ray's workers where the configuration asks for any."""
-    # What other machines wrote into a copy of the output would not be in this one.
+    """Prepare and audit a data set, on Ray's workers if the configuration asks for any.
+
+    Returns:
+        The content of `dataset.json`.
+
+    Raises:
+        InputError: as `raypo.data.prepare.prepare`.
+    """
+    # Files that other machines wrote into a local copy of the output would be missing here.
     here = url_of(config.output) is not None
-    each = on_workers(config.workers, here) if config.workers else in_this_process
-    return prepare_with(config, progress, each)
+    run_tasks = on_workers(config.workers, here) if config.workers else in_this_process
+    return preparing.prepare(config, progress, run_tasks, audit_summary)
 
 
-def on_workers(workers: int, here: bool = False) -> Each:
-    """Runs tasks as a Ray Data stage on up to `workers` cores.
+@synced
+def import_published(config: ImportConfig, progress: Progress = no_progress) -> dict[str, Any]:
+    """Import and audit a published data set.
 
-    What the tasks read and write lies in files, so that nothing but numbers and plain values passes
-    through Ray's object store; results come in the tasks' order, whichever is finished first. With
-    `here` no other machine takes part.
+    Returns:
+        The content of `dataset.json`.
+
+    Raises:
+        InputError: as `raypo.data.importing.import_published`.
+    """
+    return importing.import_published(config, progress, audit_summary)
+
+
+def on_workers(workers: int, here: bool = False) -> RunTasks:
+    """Run tasks as a Ray Data stage.
+
+    Tasks read and write files, so that only numbers and plain values pass through Ray's object
+    store. Results come in the order of the tasks, whichever finishes first.
+
+    Args:
+        workers: cores at most.
+        here: use this machine only.
     """
 
-    def each(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def run_tasks(function: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        # Preparing in this process needs no Ray, whose import takes seconds.
+        import ray.data
+
+        from raypo.orchestration.cluster import connect, this_node
+
         connect()
         rows = [{"number": number} for number in range(len(tasks))]
         placed = {"scheduling_strategy": this_node()} if here else {}
@@ -53,13 +80,13 @@ def on_workers(workers: int, here: bool = False) -> Each:
                 yield waiting.pop(following)
                 following += 1
 
-    return each
+    return run_tasks
 
 
 def _guarded(
     function: Callable[[Any], Any], tasks: Sequence[Any]
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """What is wrong with the user's input comes back as a value: an exception would be wrapped."""
+    """Return errors in the user's input as values: Ray would wrap an exception."""
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -102,7 +102,7 @@ def _epoch(
 
 
 def training_windows(train: pd.DataFrame, max_length: int) -> list[list[int]]:
-    """Each user's training sequence in windows of `max_length` + 1 that overlap by one item.
+    """RunTasks user's training sequence in windows of `max_length` + 1 that overlap by one item.
 
     A user's sequence is the history of the first training row, then the targets in order, so that
     every place but the first is predicted once.

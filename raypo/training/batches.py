@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raypo.config import InputError
-from raypo.data.negatives import TrainingCandidates
+from raypo.data.candidates import TrainingCandidates
 from raypo.data.tokenisation import Encoder
 from raypo.policy.packing import PackedResponses, pack_responses
 from raypo.recommenders.train import pad_sequences

@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from raypo.assets import resolve_model
 from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
+from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
-from raypo.data.negatives import TrainingCandidates
 from raypo.data.prompts import load_template
 from raypo.io.files import file_hash, read_json, value_hash
 from raypo.io.progress import Progress

@@ -13,7 +13,7 @@ from raypo.audit.item_orders import ascending_share, follows, hidden
 from raypo.cli.main import app
 from raypo.config import ImportConfig, InputError
 from raypo.data.dataset import Dataset, load_dataset
-from raypo.data.importing import import_published
+from raypo.orchestration.prepare import import_published
 
 ITEMS, USERS, CANDIDATES = 120, 150, 10
 
@@ -31,8 +31,8 @@ def dataset(tmp_path, sequence_of, targets_at=None, **options) -> Dataset:
                 np.append(r.choice(others, CANDIDATES - 1, False), items[end])
             )
             if targets_at is not None:
-                place = int(np.flatnonzero(candidates == items[end])[0])
-                candidates[[place, targets_at]] = candidates[[targets_at, place]]
+                position = int(np.flatnonzero(candidates == items[end])[0])
+                candidates[[position, targets_at]] = candidates[[targets_at, position]]
             row = (user, items[:end], int(items[end]), user * 100 + end, candidates)
             frames[split].append(row)
     columns = ["user_id", "history", "target", "timestamp", "candidates"]
@@ -66,41 +66,42 @@ def severe(result):
     return [finding.what for finding in result.findings if finding.severity == "severe"]
 
 
-def test_honest_data_has_nothing_severe_and_rules_that_see_taste_see_it(tmp_path):
+def test_honest_data_has_no_severe_finding_and_baselines_score_above_chance(tmp_path):
     result = audit(dataset(tmp_path, by_taste))
     assert severe(result) == [] and not result.severe
-    rules = {rule.name: rule for rule in result.rules}
-    assert rules["random"].hit_ratio == pytest.approx(1 / CANDIDATES)
-    assert rules["item-kNN"].low > 2 / CANDIDATES
+    scores = {one.name: one for one in result.heuristics}
+    assert scores["random"].hit_ratio == pytest.approx(1 / CANDIDATES)
+    assert scores["item-kNN"].low > 2 / CANDIDATES
     # An order made from the sequences themselves may keep items of one taste together.
-    blind = [rule for rule in result.rules if rule.blind and "hidden" not in rule.name]
-    assert len(blind) == 4 and all(rule.low < 2 / CANDIDATES for rule in blind)
+    others = [one for one in result.heuristics if not one.baseline and "hidden" not in one.name]
+    assert len(others) == 4 and all(one.low < 2 / CANDIDATES for one in others)
 
 
 def test_a_hidden_order_is_found_without_ids(tmp_path):
     data = dataset(tmp_path, ascending)
     result = audit(data)
     assert any("in a hidden order" in what and "neighbours" in what for what in severe(result))
-    rule = result.rules[0]
-    assert rule.name == "next in a hidden order after the last history item"
-    assert rule.hit_ratio > 0.4 and rule.low > max(r.hit_ratio for r in result.rules if not r.blind)
+    best = result.heuristics[0]
+    assert best.name == "next in a hidden order after the last history item"
+    baselines = [one.hit_ratio for one in result.heuristics if one.baseline]
+    assert best.hit_ratio > 0.4 and best.low > max(baselines)
     assert ascending_share(data.test, hidden(data.train, ITEMS)) > 0.9
 
 
-def test_a_place_that_targets_like_is_found(tmp_path):
+def test_a_frequent_position_of_targets_is_found(tmp_path):
     result = audit(dataset(tmp_path, by_taste, targets_at=3))
-    assert any("place 4 of the candidate list" in what for what in severe(result))
+    assert any("position 4 of the candidate list" in what for what in severe(result))
 
 
 def test_rows_that_training_has_seen_are_found(tmp_path):
     data = dataset(tmp_path, by_taste)
     copied = replace(data, train=pd.concat([data.train, data.test], ignore_index=True))
     found = {finding.what: finding for finding in audit(copied).findings}
-    shared = found["held-out rows whose history and target stand in training too"]
+    shared = found["held-out rows whose history and target are in training too"]
     assert shared.severity == "severe"
     assert (shared.count, shared.of) == (len(data.test), len(data.test) + len(data.validation))
     assert len(shared.examples) == 3 and shared.examples[0].startswith("test:0 ")
-    assert "held-out rows of users whom training knows" in found
+    assert "held-out rows of users that training knows" in found
 
 
 def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
@@ -112,7 +113,7 @@ def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
     test.at[0, "candidates"] = candidates
     train = data.train.assign(timestamp=data.train["timestamp"] + 10**6)
     found = {f.what: f for f in audit(replace(data, train=train, test=test)).findings}
-    assert found["held-out rows whose target stands in the history"].count == 1
+    assert found["held-out rows whose target is in the history"].count == 1
     late = found["training rows later than the earliest test row"]
     assert (late.count, late.severity) == (len(train), "warning")
 
@@ -181,7 +182,7 @@ def test_an_import_keeps_rows_as_published_and_audits_them(files, tmp_path):
     assert json.loads(plain)["rows"] == len(data.test)
 
 
-def test_without_validation_the_last_training_rows_take_its_place(files, tmp_path):
+def test_without_validation_the_last_training_rows_are_used(files, tmp_path):
     data, paths = files
     config = ImportConfig(train=paths["train"], test=paths["test"], output=tmp_path / "out")
     counts = import_published(config)["counts"]
@@ -208,7 +209,7 @@ def test_a_malformed_row_is_named(files, tmp_path, row, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_that_cannot_be_evaluated_are_set_aside_and_counted(files, tmp_path):
+def test_rows_that_cannot_be_evaluated_are_rejected_and_counted(files, tmp_path):
     _, paths = files
     rows = [json.loads(line) for line in paths["test"].read_text(encoding="utf-8").splitlines()]
     rows[1]["itemList"][0] = rows[1]["itemList"][1] = rows[1]["trueSelection"]

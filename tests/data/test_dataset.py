@@ -72,7 +72,7 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
         ("test", lambda f: f.drop(columns="candidates"), "no column 'candidates'; it has user_id"),
         ("validation", lambda f: f.head(0), "has no rows"),
         ("items", lambda f: f.iloc[::-1], "item_id must count"),
-        ("items", put("title", 3, "The Film 0 (1980)"), "row 3: its title stands already"),
+        ("items", put("title", 3, "The Film 0 (1980)"), "row 3: its title is already"),
         ("items", put("title", 3, None), "row 3: title is empty"),
     ],
 )

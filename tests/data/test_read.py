@@ -18,7 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.readers import Malformed, log_reader, read_interactions, read_items
+from raypo.data.readers import (
+    ItemColumns,
+    LogColumns,
+    RejectedRows,
+    log_reader,
+    read_interactions,
+    read_items,
+)
 from raypo.data.readers.formats import FORMATS, find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.sources import Source, resolve_sources
@@ -36,11 +43,11 @@ def write(folder: Path, content: str | bytes, name: str = "some.inter") -> Sourc
 
 
 def log_of(
-    source: Source | Sequence[Source], malformed: Malformed | None = None, **options: object
+    source: Source | Sequence[Source], rejected: RejectedRows | None = None, **options: object
 ) -> pd.DataFrame:
     sources = [source] if isinstance(source, Source) else list(source)
-    reader = log_reader(sources, **options)  # type: ignore[arg-type]
-    bad = malformed or Malformed()
+    reader = log_reader(sources, LogColumns(**options))  # type: ignore[arg-type]
+    bad = rejected or RejectedRows()
     nothing = pd.DataFrame({"user": pd.Series(dtype=str), "item": pd.Series(dtype=str), "time": []})
     chunks = [chunk for one in sources for chunk in read_interactions(one, reader, bad)]
     return pd.concat(chunks, ignore_index=True) if chunks else nothing
@@ -48,7 +55,7 @@ def log_of(
 
 def items_of(source: Source, **options: object) -> pd.DataFrame:
     named = {"title": "movie_title", "year": "release_year"} | options
-    return read_items([source], Malformed(), **named)  # type: ignore[arg-type]
+    return read_items([source], RejectedRows(), ItemColumns(**named))  # type: ignore[arg-type]
 
 
 def catalogue(source: Source) -> pd.DataFrame:
@@ -59,7 +66,7 @@ def test_columns_come_as_text_with_their_lines(tmp_path: Path) -> None:
     content = ITEM.replace("\n", "\r\n") + "007\tCité\u2028x, La\t1995\r\n8\tB\t\r\n"
     source = write(tmp_path, content)
     columns = ["movie_title", "item_id"]
-    (frame,) = read_columns(source, FORMATS["atomic"], columns, Malformed())
+    (frame,) = read_columns(source, FORMATS["atomic"], columns, RejectedRows())
     assert frame.to_dict("list") == {
         "movie_title": ["Cité\u2028x, La", "B"],
         "item_id": ["007", "8"],
@@ -69,7 +76,9 @@ def test_columns_come_as_text_with_their_lines(tmp_path: Path) -> None:
 
 def test_one_column_may_serve_twice(tmp_path: Path) -> None:
     source = write(tmp_path, ITEM + "7\tA\t1\n", "x.item")
-    frame = read_items([source], Malformed(), item="movie_title", title="movie_title")
+    frame = read_items(
+        [source], RejectedRows(), ItemColumns(item="movie_title", title="movie_title")
+    )
     assert frame[["item", "title", "year"]].to_dict("list") == {
         "item": ["A"],
         "title": ["A"],
@@ -212,13 +221,15 @@ def test_movielens_catalogues_and_categories(tmp_path: Path) -> None:
     flags = "|".join(["0"] * 19)
     line = f"1|Cité des enfants perdus, La (1995)|01-Jan-1995||http://x|{flags}\n"
     source = write(tmp_path, line.encode("latin-1"), "u.item")
-    assert read_items([source], Malformed())["title"].tolist() == [
+    assert read_items([source], RejectedRows(), ItemColumns())["title"].tolist() == [
         "Cité des enfants perdus, La (1995)"
     ]
     for encoding in ("latin-1", "utf-8"):
         content = "1::Café (1990)::Comedy|Drama\n".encode(encoding)
         frame = read_items(
-            [write(tmp_path, content, "movies.dat")], Malformed(), with_category=True
+            [write(tmp_path, content, "movies.dat")],
+            RejectedRows(),
+            ItemColumns(with_category=True),
         )
         assert frame[["title", "category"]].values.tolist() == [["Café (1990)", "Comedy"]]
 
@@ -231,12 +242,12 @@ def test_python_literals_are_parsed_and_never_evaluated(tmp_path: Path) -> None:
         "[" * 500,
         "'a text'",
     ]
-    malformed = Malformed("quarantine")
+    rejected = RejectedRows("quarantine")
     source = write(tmp_path, "\n".join(lines) + "\n", "steam_reviews.json")
-    frame = log_of(source, malformed, form="steam-reviews")
+    frame = log_of(source, rejected, form="steam-reviews")
     assert frame["user"].tolist() == ["a"]
     assert not marker.exists()
-    assert [row.line for row in malformed.rows] == [2, 3, 4]
+    assert [row.line for row in rejected.rows] == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -265,21 +276,21 @@ def test_a_pattern_of_times_and_one_that_is_none(tmp_path: Path) -> None:
         log_of(source, time_format="minutes")
 
 
-def test_malformed_rows_are_set_aside_with_file_and_line(tmp_path: Path) -> None:
+def test_unusable_rows_are_collected_with_file_and_line(tmp_path: Path) -> None:
     content = INTER.encode() + (
         b"u\ti\t1\t1\nshort\t1\nu\ti\t1\tnever\n\xff\ti\t1\t2\nu\tj\tx\t3\n"
     )
     source = write(tmp_path, content)
-    malformed = Malformed("quarantine")
-    frame = log_of(source, malformed, with_rating=True)
+    rejected = RejectedRows("quarantine")
+    frame = log_of(source, rejected, with_rating=True)
     assert frame[["user", "line"]].values.tolist() == [["u", 2]]
-    assert sorted((row.line, row.problem) for row in malformed.rows) == [
+    assert sorted((row.line, row.problem) for row in rejected.rows) == [
         (3, "expected 4 fields, got 2"),
         (4, "timestamp is 'never', expected a number (below 2^53)"),
         (5, "not UTF-8"),
         (6, "rating is 'x', expected a number"),
     ]
-    assert all(row.file == source.location for row in malformed.rows)
+    assert all(row.file == source.location for row in rejected.rows)
 
 
 def test_quotes_separators_and_line_ends_inside_fields(tmp_path: Path) -> None:
@@ -287,11 +298,11 @@ def test_quotes_separators_and_line_ends_inside_fields(tmp_path: Path) -> None:
         '\ufeffitem_id,title\r\n1,"A, ""quoted""\nand broken"\n2,שלום 🎬\r3,"x"\r\n'
         '\r\n4,a"b\n"5,c\n6,d'
     )
-    malformed = Malformed("quarantine")
+    rejected = RejectedRows("quarantine")
     source = write(tmp_path, content, "items.csv")
-    frame = read_items([source], malformed)
+    frame = read_items([source], rejected, ItemColumns())
     assert frame["title"].tolist() == ['A, "quoted"\nand broken', "שלום 🎬", "x", 'a"b']
-    (bad,) = malformed.rows
+    (bad,) = rejected.rows
     assert bad.line == 8
     assert "quotes are broken" in bad.problem
 
@@ -342,16 +353,16 @@ def test_no_bytes_break_a_reader(
     at = noise.randrange(len(content) + 1)
     content[at:at] = garbage
     source = write(tmp_path, bytes(content), "log.bin")
-    malformed = Malformed("quarantine")
+    rejected = RejectedRows("quarantine")
     try:
-        frame = log_of(source, malformed, form=form)
+        frame = log_of(source, rejected, form=form)
     except InputError as error:
         assert source.location in str(error)
         return
     assert np.isfinite(frame["time"]).all()
     assert (frame["user"].str.strip() != "").all()
     assert (frame["item"].str.strip() != "").all()
-    assert all(row.file == source.location and row.line > 0 for row in malformed.rows)
+    assert all(row.file == source.location and row.line > 0 for row in rejected.rows)
 
 
 def test_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
@@ -360,9 +371,9 @@ def test_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
     lines = ["\t".join("ab"[noise.randrange(2)] for _ in range(noise.choice([3, 4, 4, 5])))
              for _ in range(500)]  # fmt: skip
     lines = [line if noise.random() < 0.5 else line[:-1] + "7" for line in lines]
-    malformed = Malformed("quarantine")
-    frame = log_of(write(tmp_path, INTER + "\n".join(lines) + "\n"), malformed)
-    told = sorted([*frame["line"].tolist(), *(row.line for row in malformed.rows)])
+    rejected = RejectedRows("quarantine")
+    frame = log_of(write(tmp_path, INTER + "\n".join(lines) + "\n"), rejected)
+    told = sorted([*frame["line"].tolist(), *(row.line for row in rejected.rows)])
     assert told == list(range(2, 502))
     assert len(frame) > 50
 
@@ -370,7 +381,7 @@ def test_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
 def test_several_formats_at_once_are_refused(tmp_path: Path) -> None:
     sources = [write(tmp_path, INTER, "a.inter"), write(tmp_path, "user_id", "b.csv")]
     with pytest.raises(InputError, match="files of several formats"):
-        log_reader(sources)
+        log_reader(sources, LogColumns())
 
 
 def test_a_hundred_thousand_rows_are_quick(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.negatives import TrainingCandidates
+from raypo.data.candidates import TrainingCandidates
 from raypo.data.tokenisation import Encoder
 from raypo.training.batches import BatchMaker, make_plan
 from raypo.training.schedule import learning_rate

@@ -1,7 +1,16 @@
-"""Readers of raw logs and catalogues. Whatever is wrong is reported with file and line."""
+"""Readers of raw logs and catalogues. Errors name file and line."""
 
-from raypo.data.readers.interactions import LogReader, log_reader, read_interactions
-from raypo.data.readers.items import read_items
-from raypo.data.readers.rejected_rows import BadRow, Malformed
+from raypo.data.readers.interactions import LogColumns, LogReader, log_reader, read_interactions
+from raypo.data.readers.items import ItemColumns, read_items
+from raypo.data.readers.rejected_rows import RejectedRow, RejectedRows
 
-__all__ = ["BadRow", "LogReader", "Malformed", "log_reader", "read_interactions", "read_items"]
+__all__ = [
+    "ItemColumns",
+    "LogColumns",
+    "LogReader",
+    "RejectedRow",
+    "RejectedRows",
+    "log_reader",
+    "read_interactions",
+    "read_items",
+]

@@ -12,19 +12,19 @@ import pandas as pd
 from raypo.config import InputError
 from raypo.data.readers.formats import Format, TimeField, find_format
 from raypo.data.readers.records import read_columns
-from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
 from raypo.data.readers.times import check_time_format, guess_time_format, parse_times
 
 
 @dataclass(frozen=True)
 class LogReader:
-    """How to read every file of a log: one format, one way to write times.
+    """How to read every file of a log: one format and one time format.
 
     Attributes:
         form: of the files.
         user, item, time: columns; time may be a year, a month and a day.
-        rating: column of ratings, None where they are not looked at.
+        rating: column of ratings; None does not read them.
         time_format: as `parse_times` takes it, never `auto`.
     """
 
@@ -37,49 +37,55 @@ class LogReader:
 
     @property
     def columns(self) -> list[str]:
-        """Those that are read."""
+        """Columns that are read."""
         time = [self.time] if isinstance(self.time, str) else list(self.time)
         return [self.user, self.item, *time, *([self.rating] if self.rating else [])]
 
 
-def log_reader(
-    sources: Sequence[Source],
-    form: str = "auto",
-    user: str | None = None,
-    item: str | None = None,
-    time: TimeField | None = None,
-    rating: str | None = None,
-    with_rating: bool = False,
-    time_format: str = "auto",
-) -> LogReader:
-    """Settle how a log is read, looking at its first rows where the way times are written is open.
+@dataclass(frozen=True)
+class LogColumns:
+    """Format and columns of a log.
+
+    Attributes:
+        form: name of the format, or `auto`.
+        user, item, time, rating: columns; None takes the format's own. Time may be a year, a month
+            and a day.
+        with_rating: whether ratings are read.
+        time_format: `auto` takes the format's own, or what the first rows look like.
+    """
+
+    form: str = "auto"
+    user: str | None = None
+    item: str | None = None
+    time: TimeField | None = None
+    rating: str | None = None
+    with_rating: bool = False
+    time_format: str = "auto"
+
+
+def log_reader(sources: Sequence[Source], columns: LogColumns) -> LogReader:
+    """Decide how a log is read. An open time format is guessed from its first rows.
 
     Args:
         sources: the files, all of one format.
-        form: its name, or `auto`.
-        user: column; None takes the format's own, likewise the next three.
-        item: column of ids.
-        time: column, or those of year, month and day.
-        rating: column.
-        with_rating: whether ratings are read.
-        time_format: `auto` takes the format's own, or what the first rows look like.
+        columns: what to read.
 
     Raises:
         InputError: unknown format, files of several formats, no such column.
     """
-    check_time_format(time_format)
-    formats = {find_format(form, source) for source in sources}
+    check_time_format(columns.time_format)
+    formats = {find_format(columns.form, source) for source in sources}
     if len(formats) > 1:
         names = ", ".join(source.location for source in sources)
         raise InputError(f"{names}: files of several formats; give those of one at a time")
     found = formats.pop()
     reader = LogReader(
         found,
-        user or found.user,
-        item or found.item,
-        time or found.time,
-        (rating or found.rating) if with_rating else None,
-        found.time_format if time_format == "auto" else time_format,
+        columns.user or found.user,
+        columns.item or found.item,
+        columns.time or found.time,
+        (columns.rating or found.rating) if columns.with_rating else None,
+        found.time_format if columns.time_format == "auto" else columns.time_format,
     )
     if reader.time_format == "auto":
         reader = replace(reader, time_format=_seen_time_format(sources[0], reader))
@@ -89,8 +95,8 @@ def log_reader(
 def _seen_time_format(source: Source, reader: LogReader) -> str:
     if not isinstance(reader.time, str):
         return "iso"
-    # What is malformed is the reading's to report, with its policy.
-    chunks = read_columns(source, reader.form, reader.columns, Malformed("quarantine"))
+    # What is rejected is the reading's to report, with its policy.
+    chunks = read_columns(source, reader.form, reader.columns, RejectedRows("quarantine"))
     with closing(chunks):
         for chunk in chunks:
             return guess_time_format(chunk[reader.time].head(1000))
@@ -98,7 +104,7 @@ def _seen_time_format(source: Source, reader: LogReader) -> str:
 
 
 def read_interactions(
-    source: Source, reader: LogReader, malformed: Malformed
+    source: Source, reader: LogReader, rejected: RejectedRows
 ) -> Iterator[pd.DataFrame]:
     """Chunks of interactions in the order of the file.
 
@@ -106,9 +112,9 @@ def read_interactions(
         Columns user, item (text), time (float64 seconds), line, and rating (float64) where read.
 
     Raises:
-        InputError: the file cannot be read, or a malformed row where those stop.
+        InputError: the file cannot be read, or a rejected row where those stop.
     """
-    for chunk in read_columns(source, reader.form, reader.columns, malformed):
+    for chunk in read_columns(source, reader.form, reader.columns, rejected):
         time = _time_texts(chunk, reader.time)
         frame = pd.DataFrame(
             {
@@ -125,7 +131,7 @@ def read_interactions(
         bad = problems != ""
         for index in frame.index[bad]:
             row = "\t".join(str(chunk.at[index, column]) for column in reader.columns)
-            malformed.add(source.location, int(chunk.at[index, "line"]), problems.at[index], row)
+            rejected.add(source.location, int(chunk.at[index, "line"]), problems.at[index], row)
         yield frame[~bad] if bad.any() else frame
 
 

@@ -1,68 +1,75 @@
-"""The catalogue: ids and titles, and what tells items of one title apart."""
+"""Reading the catalogue: ids, titles, and the year that tells items of one title apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from raypo.config import InputError
 from raypo.data.readers.formats import find_format
 from raypo.data.readers.records import read_columns
-from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
 
 
+@dataclass(frozen=True)
+class ItemColumns:
+    """Format and columns of a catalogue.
+
+    Attributes:
+        form: name of the format, or `auto`.
+        item, title, year, category: columns; None takes the format's own.
+        with_category: whether categories are read; an item's first one counts.
+    """
+
+    form: str = "auto"
+    item: str | None = None
+    title: str | None = None
+    year: str | None = None
+    category: str | None = None
+    with_category: bool = False
+
+
 def read_items(
-    sources: Sequence[Source],
-    malformed: Malformed,
-    form: str = "auto",
-    item: str | None = None,
-    title: str | None = None,
-    year: str | None = None,
-    category: str | None = None,
-    with_category: bool = False,
+    sources: Sequence[Source], rejected: RejectedRows, columns: ItemColumns
 ) -> pd.DataFrame:
-    """Items as columns item, title, year, category (empty where there is none).
+    """Read items as columns item, title, year, category (empty where there is none).
 
     Args:
         sources: the files.
-        malformed: what becomes of rows with an empty id or title, or an id that stands already.
-        form: name of the format, or `auto`.
-        item: column; None takes the format's own, likewise the next three.
-        title: column.
-        year: column, for most formats none.
-        category: column.
-        with_category: whether categories are read; an item's first one counts.
+        rejected: takes rows with an empty id or title, or the id of an earlier row.
+        columns: what to read.
 
     Raises:
-        InputError: unreadable, no such column, no item at all; or a malformed row where those stop.
+        InputError: unreadable, no such column, no item at all; or a rejected row where those stop.
     """
     frames = []
     for source in sources:
-        found = find_format(form, source)
-        named = {"item": item or found.item, "title": title or found.title}
-        if year or found.year:
-            named["year"] = str(year or found.year)
-        if with_category:
-            named["category"] = _category(category or found.category, source)
-        for chunk in read_columns(source, found, list(named.values()), malformed):
+        found = find_format(columns.form, source)
+        named = {"item": columns.item or found.item, "title": columns.title or found.title}
+        if columns.year or found.year:
+            named["year"] = str(columns.year or found.year)
+        if columns.with_category:
+            named["category"] = _category(columns.category or found.category, source)
+        for chunk in read_columns(source, found, list(named.values()), rejected):
             frame = pd.DataFrame({name: chunk[column] for name, column in named.items()})
             frame = frame.assign(line=chunk["line"], file=source.location)
-            _set_aside_empty(frame, named, malformed)
-            if with_category:
+            _reject_empty(frame, named, rejected)
+            if columns.with_category:
                 first = frame["category"].str.split(found.category_separator, regex=False).str[0]
                 frame["category"] = first.str.strip()
             frames.append(frame[(frame["item"].str.strip() != "") & _has_title(frame)])
     if not frames:
         raise InputError(f"{sources[0].location}: holds no usable item")
     items = pd.concat(frames, ignore_index=True)
-    items = _set_aside_repeated(items, sources, malformed, item)
+    items = _reject_repeated(items, rejected, columns.item or "item")
     if items.empty:
         raise InputError(f"{sources[0].location}: holds no usable item")
-    for column in ("year", "category"):
-        if column not in items:
-            items[column] = ""
+    for name in ("year", "category"):
+        if name not in items:
+            items[name] = ""
     return items[["item", "title", "year", "category"]]
 
 
@@ -76,26 +83,24 @@ def _has_title(frame: pd.DataFrame) -> pd.Series:
     return frame["title"].str.strip() != ""
 
 
-def _set_aside_empty(frame: pd.DataFrame, named: dict[str, str], malformed: Malformed) -> None:
+def _reject_empty(frame: pd.DataFrame, named: dict[str, str], rejected: RejectedRows) -> None:
     for name in ("item", "title"):
         for row in frame[frame[name].str.strip() == ""].itertuples():
             if name == "title" and not str(row.item).strip():
-                continue  # told already
+                continue  # reported already
             content = f"{row.item}\t{row.title}"
-            malformed.add(str(row.file), int(str(row.line)), f"{named[name]} is empty", content)
+            rejected.add(str(row.file), int(str(row.line)), f"{named[name]} is empty", content)
 
 
-def _set_aside_repeated(
-    items: pd.DataFrame, sources: Sequence[Source], malformed: Malformed, item: str | None
-) -> pd.DataFrame:
+def _reject_repeated(items: pd.DataFrame, rejected: RejectedRows, column: str) -> pd.DataFrame:
     repeated = items["item"].duplicated()
     if repeated.any():
         firsts = items[~repeated].set_index("item")["line"]
         for row in items[repeated].itertuples():
-            malformed.add(
+            rejected.add(
                 str(row.file),
                 int(str(row.line)),
-                f"{item or 'item'} {row.item!r} stands already in line {firsts[row.item]}; "
+                f"{column} {row.item!r} is already in line {firsts[row.item]}; "
                 "ids must be distinct",
                 f"{row.item}\t{row.title}",
             )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from raypo.config import InputError
 from raypo.data.readers.formats import Format
-from raypo.data.readers.rejected_rows import Malformed
+from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source, open_source
 
 CHUNK = 50_000  # rows at a time: a few tens of MB
@@ -28,12 +28,12 @@ Rows = Generator[Row, None, None]
 
 
 def read_columns(
-    source: Source, form: Format, columns: Sequence[str], malformed: Malformed
+    source: Source, form: Format, columns: Sequence[str], rejected: RejectedRows
 ) -> Generator[pd.DataFrame, None, None]:
     """Chunks of the columns as text, as they stand in the file, with a column `line`.
 
     Raises:
-        InputError: unreadable, no rows, no such column; or a malformed row where those stop.
+        InputError: unreadable, no rows, no such column; or a rejected row where those stop.
     """
     columns = list(dict.fromkeys(columns))
     readers: dict[str, Callable[..., Rows]] = {
@@ -46,28 +46,28 @@ def read_columns(
     empty = True
     try:
         with open_source(source) as stream:
-            rows = readers[form.kind](stream, source.location, form, columns, malformed)
+            rows = readers[form.kind](stream, source.location, form, columns, rejected)
             with closing(rows):
                 while chunk := list(islice(rows, CHUNK)):
                     empty = False
                     lines, fields = zip(*chunk, strict=True)
                     frame = pd.DataFrame(list(fields), columns=columns, dtype=object)
-                    yield _decodable(frame.assign(line=lines), columns, source.location, malformed)
+                    yield _decodable(frame.assign(line=lines), columns, source.location, rejected)
     except (OSError, EOFError, pa.ArrowException) as error:
         raise InputError(f"{source.location}: cannot be read ({error})") from None
     except ValueError as error:  # broken compression, among others
         if isinstance(error, InputError):
             raise
         raise InputError(f"{source.location}: cannot be read ({error})") from None
-    if empty and not malformed.count:
+    if empty and not rejected.count:
         raise InputError(f"{source.location}: expected at least one row, it has none")
 
 
 def _delimited(
-    stream: BinaryIO, file: str, form: Format, columns: list[str], malformed: Malformed
+    stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
     with _text(stream, form) as text:
-        rows = _quoted(text, file, form, malformed) if form.quoted else _plain(text, form.separator)
+        rows = _quoted(text, file, form, rejected) if form.quoted else _plain(text, form.separator)
         names = list(form.names) if form.names else _header(rows, file, form)
         places = _places(names, columns, file)
         for line, fields in rows:
@@ -75,7 +75,7 @@ def _delimited(
                 yield line, [fields[place] for place in places]
             elif fields or not form.quoted:  # csv files may hold blank lines
                 problem = f"expected {len(names)} fields, got {len(fields)}"
-                malformed.add(file, line, problem, form.separator.join(fields))
+                rejected.add(file, line, problem, form.separator.join(fields))
 
 
 def _text(stream: BinaryIO, form: Format) -> TextIO:
@@ -100,7 +100,7 @@ def _plain(text: TextIO, separator: str) -> Iterator[Row]:
         yield number, line.rstrip("\n").removesuffix("\r").split(separator)
 
 
-def _quoted(text: TextIO, file: str, form: Format, malformed: Malformed) -> Iterator[Row]:
+def _quoted(text: TextIO, file: str, form: Format, rejected: RejectedRows) -> Iterator[Row]:
     csv.field_size_limit(_LONGEST_FIELD)
     reader = csv.reader(text, delimiter=form.separator, strict=True)
     while True:
@@ -110,7 +110,7 @@ def _quoted(text: TextIO, file: str, form: Format, malformed: Malformed) -> Iter
         except StopIteration:
             return
         except csv.Error as error:
-            malformed.add(file, line, f"quotes are broken ({error})", f"to line {reader.line_num}")
+            rejected.add(file, line, f"quotes are broken ({error})", f"to line {reader.line_num}")
 
 
 def _header(rows: Iterator[Row], file: str, form: Format) -> list[str]:
@@ -131,7 +131,7 @@ def _places(names: Sequence[str], columns: Sequence[str], file: str) -> list[int
 
 
 def _objects(
-    stream: BinaryIO, file: str, form: Format, columns: list[str], malformed: Malformed
+    stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
     """One object a line: JSON, or a Python dict that is parsed and never evaluated."""
     parse: Callable[[str], Any] = json.loads if form.kind == "json" else ast.literal_eval
@@ -143,22 +143,22 @@ def _objects(
             try:
                 value = parse(line.strip())
             except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-                malformed.add(file, number, f"not {what} ({str(error)[:100]})", line.rstrip())
+                rejected.add(file, number, f"not {what} ({str(error)[:100]})", line.rstrip())
                 continue
             if not isinstance(value, dict):
-                malformed.add(file, number, f"is {type(value).__name__}, expected an object", line)
+                rejected.add(file, number, f"is {type(value).__name__}, expected an object", line)
                 continue
             missing = [column for column in columns if value.get(column) is None]
             if missing:
                 known = ", ".join(str(key) for key in list(value)[:20])
                 problem = f"no field {missing[0]!r}; it has {known}"
-                malformed.add(file, number, problem, line.rstrip())
+                rejected.add(file, number, problem, line.rstrip())
                 continue
             yield number, [_as_text(value[column]) for column in columns]
 
 
 def _parquet(
-    stream: BinaryIO, file: str, form: Format, columns: list[str], malformed: Malformed
+    stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
     parquet = pq.ParquetFile(stream)
     _places(parquet.schema_arrow.names, columns, file)
@@ -180,7 +180,7 @@ def _as_text(value: object) -> str:
 
 
 def _decodable(
-    frame: pd.DataFrame, columns: list[str], file: str, malformed: Malformed
+    frame: pd.DataFrame, columns: list[str], file: str, rejected: RejectedRows
 ) -> pd.DataFrame:
     """The chunk without rows that are not UTF-8."""
     bad = pd.Series(False, index=frame.index)
@@ -191,7 +191,7 @@ def _decodable(
             bad |= frame[column].map(_broken)
     for row in frame[bad].itertuples():
         content = "\t".join(str(value) for value in row[1:-1])
-        malformed.add(file, int(row.line), "not UTF-8", content)  # type: ignore[arg-type]
+        rejected.add(file, int(row.line), "not UTF-8", content)  # type: ignore[arg-type]
     return frame[~bad] if bad.any() else frame
 
 

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: they stop the run, or they are set aside and counted."""
+"""Unusable rows: they stop the run, or they are collected and counted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Policy = Literal["stop", "quarantine"]
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that cannot be used.
+class RejectedRow:
+    """An unusable row.
 
     Attributes:
         file: as the user named it. line: from 1 (of Parquet the row). problem: in words.
@@ -27,30 +27,35 @@ class BadRow:
 
 
 @dataclass
-class Malformed:
-    """What to do with such rows; those met since they were last drained, and how many in all."""
+class RejectedRows:
+    """Unusable rows by policy.
+
+    Attributes:
+        policy: `stop` raises an error at the first; `quarantine` collects them.
+        rows: collected since the last `drain`. count: of all.
+    """
 
     policy: Policy = "stop"
-    rows: list[BadRow] = field(default_factory=list)
+    rows: list[RejectedRow] = field(default_factory=list)
     count: int = 0
 
     def add(self, file: str, line: int, problem: str, content: object = "") -> None:
-        """Set the row aside.
+        """Collect a row.
 
         Raises:
             InputError: with the policy `stop`.
         """
         if self.policy == "stop":
             raise InputError(
-                f"{file}:{line}: {problem} (`malformed=quarantine` sets such rows aside)"
+                f"{file}:{line}: {problem} (`malformed=quarantine` collects such rows)"
             )
-        # Undecodable bytes came as surrogates, which no file takes.
+        # Undecodable bytes were read as surrogates, which cannot be written.
         text = str(content)[:500].encode("utf-8", "backslashreplace").decode()
-        self.rows.append(BadRow(file, int(line), problem, text))
+        self.rows.append(RejectedRow(file, int(line), problem, text))
         self.count += 1
 
     def drain(self) -> str:
-        """The rows met since the last call as lines of JSON; they are held no longer."""
+        """Return the rows collected since the last call as lines of JSON, and forget them."""
         lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
         self.rows = []
         return "".join(lines)

@@ -106,10 +106,11 @@ def _rule_rows(
     if audit is None:
         return []
     rows = []
-    for rule in audit["rules"]:
+    for rule in audit.get("heuristics") or audit["rules"]:
         score = f"{rule['hit_ratio']:.3f} [{rule['low']:.3f}, {rule['high']:.3f}]"
         cells = [score if column == _HitRatio else "" for column in columns]
-        rows.append((bool(rule["blind"]), [rule["name"], *cells]))
+        non_personalised = rule.get("blind", not rule.get("baseline", False))
+        rows.append((bool(non_personalised), [rule["name"], *cells]))
     return rows
 
 

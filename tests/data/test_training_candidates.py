@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.config import InputError
-from raypo.data.negatives import TrainingCandidates, sample_untouched
+from raypo.data.candidates import TrainingCandidates, sample_unseen
 
 TRAIN = pd.DataFrame(
     {
@@ -24,12 +24,12 @@ def make(size: int = 5, num_items: int = 30, seed: int = 0) -> TrainingCandidate
     return TrainingCandidates(TRAIN, num_items, size, seed)
 
 
-def test_candidates_hold_target_and_untouched_items() -> None:
+def test_candidates_hold_target_and_unseen_items() -> None:
     candidates = make()
     for epoch in range(200):
         drawn = candidates.draw(0, epoch)
         assert len(drawn) == len(set(drawn)) == 5
-        # 4 is this user's later training target: touched, so never a negative.
+        # 4 is this user's later training target: seen, so never a negative.
         assert set(drawn) & {0, 1, 2, 3, 4} == {3}
         assert max(drawn) < 30
 
@@ -49,7 +49,7 @@ def test_negatives_are_among_the_candidates() -> None:
         assert negatives == candidates.negatives(0, epoch, 3)
         assert len(set(negatives)) == 3
         assert set(negatives) < set(candidates.draw(0, epoch)) - {3}
-    with pytest.raises(ValueError, match="20 negatives asked for, candidates hold 19"):
+    with pytest.raises(ValueError, match="20 negatives asked for, the candidates have 19"):
         candidates.negatives(0, 0, 20)
 
 
@@ -63,9 +63,9 @@ def test_target_position_and_negatives_are_uniform() -> None:
     assert all(abs(count - 800) < 150 for count in items.values())
 
 
-def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
+def test_too_few_unseen_items_are_refused_before_any_draw() -> None:
     assert set(make(size=6, num_items=10).draw(0, 0)) == {3, 5, 6, 7, 8, 9}
-    with pytest.raises(InputError, match="user 0 leaves only 5 of 10"):
+    with pytest.raises(InputError, match="user 0 has only 5 of 10"):
         make(size=7, num_items=10)
 
 
@@ -75,14 +75,14 @@ def test_too_few_untouched_items_are_refused_before_any_draw() -> None:
     ),
     st.integers(0, 2**32),
 )
-def test_sample_is_distinct_and_untouched(case: tuple[int, set[int], int], seed: int) -> None:
-    num_items, touched, count = case
+def test_sample_is_distinct_and_unseen(case: tuple[int, set[int], int], seed: int) -> None:
+    num_items, seen, count = case
     generator = np.random.default_rng(seed)
-    if count > num_items - len(touched):
-        with pytest.raises(ValueError, match="items wanted"):
-            sample_untouched(generator, touched, num_items, count)
+    if count > num_items - len(seen):
+        with pytest.raises(ValueError, match="unseen items asked for"):
+            sample_unseen(generator, seen, num_items, count)
         return
-    sample = sample_untouched(generator, touched, num_items, count)
+    sample = sample_unseen(generator, seen, num_items, count)
     assert len(set(sample)) == len(sample) == count
-    assert not set(sample) & touched
+    assert not set(sample) & seen
     assert all(0 <= item < num_items and type(item) is int for item in sample)
