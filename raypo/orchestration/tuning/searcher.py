@@ -1,9 +1,8 @@
 """The record of a search as a Searcher, through which Ray Tune asks for trials and reports on them.
 
-`Tuner.restore` does not replace the record (Ray 2.60): it unpickles files of the run folder, the
-scheduler's state is not among them (halving would begin anew), it runs a trial that was interrupted
-under the settings and number of trials that were pickled, and it does not go on with a search that
-finished and is given more trials.
+`Tuner.restore` does not replace the record (Ray 2.60). It unpickles files of the run folder. Their
+scheduler is the one that the search began with, so that halving would know no ended trial. It does
+not go on with a search whose trials have all ended, and so cannot give it more.
 """
 
 from __future__ import annotations
