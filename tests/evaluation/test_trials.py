@@ -100,6 +100,20 @@ def test_trials_are_read_back_with_the_metrics_in_their_folders(tmp_path):
     assert read_trials(tmp_path / "none.json") == []
 
 
+def test_the_file_of_an_earlier_version_is_read(tmp_path):
+    row = {
+        "number": 0, "settings": {"objective.rho": 0.5}, "status": "stopped", SCORE: 0.4,
+        "best_step": 2, "steps": 4, "loss": 1.0, "collapse": None, "error": None,
+        "output": str(tmp_path / "000"),
+    }  # fmt: skip
+    (tmp_path / "trials.json").write_text(json.dumps({"best": row, "trials": [row]}))
+    assert read_trials(tmp_path / "trials.json") == [
+        Trial(0, {"objective.rho": 0.5}, tmp_path / "000", "stopped")
+    ]
+    again = write_trials(tmp_path / "trials.json", [trial(0, [0.4], [1, 1])], num_rows=16)
+    assert list(again["trials"][0]) == list(row)
+
+
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "trials.json").write_text('{"trials": [{"a": 1}]}')
     with pytest.raises(InputError, match="not a list of trials"):
