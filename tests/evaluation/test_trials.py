@@ -108,7 +108,7 @@ def test_the_file_of_an_earlier_version_is_read(tmp_path):
     }  # fmt: skip
     (tmp_path / "trials.json").write_text(json.dumps({"best": row, "trials": [row]}))
     assert read_trials(tmp_path / "trials.json") == [
-        Trial(0, {"objective.rho": 0.5}, tmp_path / "000", "stopped")
+        Trial(0, {"objective.rho": 0.5}, tmp_path / "000", "stopped", metrics=[])
     ]
     again = write_trials(tmp_path / "trials.json", [trial(0, [0.4], [1, 1])], num_rows=16)
     assert list(again["trials"][0]) == list(row)
