@@ -13,7 +13,7 @@ from rich.text import Text
 from raypo.audit import Audit
 from raypo.config import Paper
 from raypo.data.statistics import statistics_table
-from raypo.evaluation.search_report.trials import SCORE, in_words, short_names
+from raypo.evaluation.search_report.trials import SCORE, format_value, short_names
 from raypo.objectives import available_objectives
 from raypo.objectives.preset_docs import describe_preset
 
@@ -100,7 +100,7 @@ def trials(content: dict[str, Any]) -> Group:
     for row in rows:
         table.add_row(
             str(row["number"]),
-            *(in_words(row["settings"][key]) for key in keys),
+            *(format_value(row["settings"][key]) for key in keys),
             "" if row[SCORE] is None else f"{row[SCORE]:.3f}",
             "" if row["best_step"] is None else str(row["best_step"]),
             "" if row["loss"] is None else f"{row['loss']:.3f}",

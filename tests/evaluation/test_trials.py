@@ -1,4 +1,4 @@
-"""What a search makes of its trials: scores by HitRatio@1, collapses, and the file of them."""
+"""Trials of a search: scores by HitRatio@1, collapses, and the file that holds them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,8 @@ from raypo.evaluation.search_report.trials import (
     Point,
     Trial,
     best_trial,
-    collapse_of,
+    find_collapse,
+    read_trial_metrics,
     read_trials,
     short_names,
     standard_error,
@@ -28,13 +29,13 @@ def curve(hits, losses):
 
 def trial(number, hits, losses, status="finished", folder=Path("/nowhere")):
     """A validation every second step."""
-    lines = []
-    for place, loss in enumerate(losses):
-        line = {"step": place + 1, "loss": loss}
-        if place % 2:
-            line[SCORE] = hits[place // 2]
-        lines.append(line)
-    return Trial(number, {"objective.rho": 0.5}, folder / f"{number:03}", status, None, lines)
+    metrics = []
+    for index, loss in enumerate(losses):
+        line = {"step": index + 1, "loss": loss}
+        if index % 2:
+            line[SCORE] = hits[index // 2]
+        metrics.append(line)
+    return Trial(number, {"objective.rho": 0.5}, folder / f"{number:03}", status, None, metrics)
 
 
 def test_a_score_is_the_best_validation_whatever_the_loss():
@@ -58,7 +59,7 @@ def test_the_best_trial_is_the_one_with_the_best_hit_ratio():
 
 def test_a_hit_ratio_that_falls_while_the_loss_falls_is_a_collapse():
     points = curve([0.2, 0.4, 0.3, 0.1], [3.0, 2.0, 1.0, 0.5])
-    assert collapse_of(points, rows=100) == Collapse(points[1], points[3])
+    assert find_collapse(points, num_rows=100) == Collapse(points[1], points[3])
 
 
 @pytest.mark.parametrize(
@@ -73,21 +74,21 @@ def test_a_hit_ratio_that_falls_while_the_loss_falls_is_a_collapse():
         ([], [], 100),
     ],
 )
-def test_what_is_no_collapse(hits, losses, rows):
-    assert collapse_of(curve(hits, losses), rows) is None
+def test_other_curves_are_no_collapse(hits, losses, rows):
+    assert find_collapse(curve(hits, losses), rows) is None
 
 
-def test_the_noise_of_a_hit_ratio():
+def test_the_standard_error_of_a_hit_ratio():
     assert standard_error(0.5, 100) == pytest.approx(0.05)
     assert standard_error(0.0, 100) == 0.0
 
 
-def test_trials_are_read_back_with_what_their_folders_hold(tmp_path):
+def test_trials_are_read_back_with_the_metrics_in_their_folders(tmp_path):
     trials = [trial(0, [0.4, 0.1], [3, 3, 1, 1], folder=tmp_path), trial(1, [], [], "running")]
     trials[0].output.mkdir()
-    lines = "".join(json.dumps(line) + "\n" for line in trials[0].lines)
+    lines = "".join(json.dumps(line) + "\n" for line in trials[0].metrics)
     (trials[0].output / "metrics.jsonl").write_text(lines)
-    content = write_trials(tmp_path / "trials.json", trials, rows=100)
+    content = write_trials(tmp_path / "trials.json", trials, num_rows=100)
     row = content["trials"][0]
     assert content["best"] == row
     assert (row[SCORE], row["best_step"], row["steps"], row["loss"]) == (0.4, 2, 4, 1.0)
@@ -99,6 +100,20 @@ def test_trials_are_read_back_with_what_their_folders_hold(tmp_path):
     assert read_trials(tmp_path / "none.json") == []
 
 
+def test_the_file_of_an_earlier_version_is_read(tmp_path):
+    row = {
+        "number": 0, "settings": {"objective.rho": 0.5}, "status": "stopped", SCORE: 0.4,
+        "best_step": 2, "steps": 4, "loss": 1.0, "collapse": None, "error": None,
+        "output": str(tmp_path / "000"),
+    }  # fmt: skip
+    (tmp_path / "trials.json").write_text(json.dumps({"best": row, "trials": [row]}))
+    assert read_trials(tmp_path / "trials.json") == [
+        Trial(0, {"objective.rho": 0.5}, tmp_path / "000", "stopped", metrics=[])
+    ]
+    again = write_trials(tmp_path / "trials.json", [trial(0, [0.4], [1, 1])], num_rows=16)
+    assert list(again["trials"][0]) == list(row)
+
+
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "trials.json").write_text('{"trials": [{"a": 1}]}')
     with pytest.raises(InputError, match="not a list of trials"):
@@ -106,14 +121,12 @@ def test_another_file_is_refused(tmp_path):
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
-    from raypo.evaluation.search_report.trials import read_lines
-
     one = trial(0, [0.4], [3, 3], folder=tmp_path)
     one.output.mkdir()
     (one.output / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "lo')
-    assert read_lines(one) == one
+    assert read_trial_metrics(one) == one
 
 
-def test_names_are_as_short_as_they_may_be():
+def test_keys_are_shortened_where_that_is_unique():
     keys = ["objective.alpha", "objective.rho", "policy.lora.alpha", "negatives"]
     assert short_names(keys) == ["objective.alpha", "rho", "policy.lora.alpha", "negatives"]

@@ -1,4 +1,4 @@
-"""Searches on real Ray: side by side, stopped early, killed and taken up, failing, told apart."""
+"""Searches on real Ray: concurrent trials, stopped, killed and resumed, failed ones."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from raypo.config import (
 )
 from raypo.evaluation.search_report.trials import SCORE, Trial, write_trials
 from raypo.io.run_folder import open_run, read_metrics
-from raypo.orchestration.tuning.sampler import Observation, propose
+from raypo.orchestration.tuning.sampler import Observation, SettingsSampler
 from raypo.orchestration.tuning.search_space import check_space
 from raypo.orchestration.tuning.tune import tune
 from tests.training.inputs import make_inputs
@@ -96,9 +96,12 @@ def trials_of(output):
         ),
         ({"negatives": [3, 40]}, "negatives: 40 is more than the candidate sets hold (19)"),
         ({"negatives": [2.5]}, "negatives: Input should be a valid integer"),
-        ({"negatives": {"low": 1, "high": 5, "step": 0.5}}, "step of a whole number, got 0.5"),
-        ({"objective.rho": [0.5, 0.5]}, "objective.rho: 0.5 is there twice"),
-        ({"objective.mask_collisions": {"low": 0, "high": 1}}, "a range is of numbers"),
+        (
+            {"negatives": {"low": 1, "high": 5, "step": 0.5}},
+            "a range of integers needs an integer step, got 0.5",
+        ),
+        ({"objective.rho": [0.5, 0.5]}, "objective.rho: 0.5 is listed twice"),
+        ({"objective.mask_collisions": {"low": 0, "high": 1}}, "only numbers can have a range"),
         ({"seed.x": [1]}, "seed is a value, not a group"),
         *(
             ({key: ["x"]}, f"space.{key}: all trials of a search share this")
@@ -106,7 +109,7 @@ def trials_of(output):
         ),
     ],
 )
-def test_a_space_that_makes_no_sense_is_refused(inputs, tmp_path, changes, message):
+def test_an_invalid_space_is_refused(inputs, tmp_path, changes, message):
     config = parse_config(TuneConfig, values(inputs, tmp_path, space=changes), "test")
     with pytest.raises(InputError) as caught:
         tune(config)
@@ -130,7 +133,7 @@ def test_a_space_that_makes_no_sense_is_refused(inputs, tmp_path, changes, messa
         ({"space": {"a": [1]}, "sampler": "uniform"}, "sampler: Input should be 'tpe'"),
     ],
 )
-def test_a_wrong_setting_of_a_search_is_named(inputs, tmp_path, search, message):
+def test_an_invalid_setting_of_a_search_is_named(inputs, tmp_path, search, message):
     with pytest.raises(InputError) as caught:
         parse_config(TuneConfig, values(inputs, tmp_path, **search), "test")
     assert message in str(caught.value)
@@ -145,7 +148,7 @@ def test_the_best_alignment_goes_into_a_folder_of_its_own(inputs, tmp_path):
         parse_config(TuneConfig, same, "test")
 
 
-def test_values_become_what_the_settings_are(inputs, tmp_path):
+def test_values_get_the_types_of_their_settings(inputs, tmp_path):
     space = {
         "negatives": {"low": 1, "high": 7},
         "objective.gamma": [1, 2],
@@ -191,7 +194,7 @@ def wait_for(process, condition):
 
 
 def kill(process):
-    """SIGKILL for the driver's whole process group; then wait for what Ray leaves behind."""
+    """Kill the driver's process group; then wait for the processes that Ray leaves behind."""
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -201,7 +204,7 @@ def kill(process):
 
 
 @slow
-def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_path):
+def test_a_killed_search_resumes_and_runs_no_finished_trial_again(inputs, tmp_path):
     """Two trials at a time on half a core each; the driver is killed while the third trains."""
     output = tmp_path / "search"
     space = {"objective.rho": {"low": 0, "high": 1}, "negatives": {"low": 1, "high": 5}}
@@ -231,14 +234,15 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     assert times == {number: file.stat().st_mtime_ns for number, file in summaries.items()}
     lines = read_metrics(third)
     assert [line["step"] for line in lines] == list(range(1, 25))
-    assert lines[:8] == first_steps  # their very times: these steps were not taken again
-    # What was proposed is what an undisturbed search would have proposed.
+    assert lines[:8] == first_steps  # even their times: these steps were not taken again
+    # The proposals are those of an undisturbed search.
     config = load_config(TuneConfig, tmp_path / "search-config.yaml")
-    tried = []
+    sampler = SettingsSampler(check_space(config), "random", seed=5, trials=4)
+    observations = []
     for row in trials:
-        assert row["settings"] == propose(check_space(config), "random", 5, tried, 4)
+        assert row["settings"] == sampler.propose(observations)
         assert row["settings"]["negatives"] in range(1, 6)
-        tried.append(Observation(row["settings"], row[SCORE], True))
+        observations.append(Observation(row["settings"], row[SCORE], True))
     best = max(trials, key=lambda row: (row[SCORE], -row["number"]))
     aligned = load_config(AlignConfig, output / "best.yaml")
     assert aligned.objective.options["rho"] == best["settings"]["objective.rho"]
@@ -246,7 +250,7 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
     assert aligned.negatives == best["settings"]["negatives"]
     assert "│ 3 " in again.stderr and "Warning" not in again.stderr + again.stdout
     json.loads(again.stdout)
-    # Both ran at once: the second began before the first was done.
+    # Both ran concurrently: the second began before the first was done.
     folders = [output / "trials" / name for name in ("000", "001")]
     began = max((folder / "config.yaml").stat().st_mtime for folder in folders)
     assert began < min((folder / "summary.json").stat().st_mtime for folder in folders)
@@ -257,10 +261,10 @@ def test_a_killed_search_goes_on_and_runs_no_finished_trial_again(inputs, tmp_pa
 
 
 @slow
-def test_halving_remembers_trials_before_and_frees_the_cores_of_what_it_stops(inputs, tmp_path):
+def test_halving_knows_earlier_trials_and_frees_the_cores_of_those_it_stops(inputs, tmp_path):
     """Two perfect trials are on record, so that every further one is stopped at step 4.
 
-    A trial takes all cores of the machine: the second can only start when the first has let go.
+    A trial takes all cores of the machine: the second can only start when the first has freed them.
     """
     output = tmp_path / "search"
     cluster = {"workers": 1, "engine": "torch", "cpus_per_worker": os.cpu_count()}
@@ -282,7 +286,7 @@ def test_halving_remembers_trials_before_and_frees_the_cores_of_what_it_stops(in
         folder.mkdir(parents=True)
         (folder / "metrics.jsonl").write_text(json.dumps({"step": 4, "loss": 1.0, SCORE: 1.0}))
         known.append(Trial(number, {"objective.rho": rho}, folder, "finished"))
-    write_trials(output / "trials.json", known, rows=16)
+    write_trials(output / "trials.json", known, num_rows=16)
     answer = run(command)
     assert answer.returncode == 0, answer.stderr
     trials = trials_of(output)
@@ -294,7 +298,7 @@ def test_halving_remembers_trials_before_and_frees_the_cores_of_what_it_stops(in
 
 
 @slow
-def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_path):
+def test_a_failed_trial_is_reported_and_the_others_share_their_inputs(inputs, tmp_path):
     """One of three learning rates blows up; the reference log-probs are computed once for all."""
     output, cache = tmp_path / "search", tmp_path / "cache"
     search = values(
@@ -315,8 +319,8 @@ def test_a_failed_trial_is_told_and_the_others_share_their_inputs(inputs, tmp_pa
     trials = trials_of(output)
     assert [row["status"] for row in trials] == ["finished", "failed", "finished"]
     assert "the loss is" in trials[1]["error"]
-    said = " ".join(answer.stderr.split())
-    assert "trial 1 failed: step" in said and "Traceback" not in said
+    output_text = " ".join(answer.stderr.split())
+    assert "trial 1 failed: step" in output_text and "Traceback" not in output_text
     assert "│ 2 " in answer.stderr
     (reference,) = (cache / "reference").iterdir()
     assert reference.stat().st_mtime < (output / "trials" / "001" / "config.yaml").stat().st_mtime
@@ -329,12 +333,13 @@ def test_a_search_in_which_everything_failed_says_why(inputs, tmp_path):
     config = parse_config(TuneConfig, search, "test")
     open_run(config.output, config)
     failed = []
-    for number in range(2):
+    bad_batches = ("bad-batch-step-00000001-rank-0", "offending-step-00000001-worker-0")
+    for number, name in enumerate(bad_batches):
         folder = config.output / "trials" / f"{number:03}"
         folder.mkdir(parents=True)
-        (folder / "offending-step-00000001-worker-0.json").write_text("{}")
+        (folder / f"{name}.json").write_text("{}")
         failed.append(Trial(number, {"seed": number}, folder, "failed", f"reason {number}"))
-    write_trials(config.output / "trials.json", failed, rows=16)
+    write_trials(config.output / "trials.json", failed, num_rows=16)
     with pytest.raises(StoppedRun, match="every trial failed; the first with: reason 0"):
         tune(config)
     assert not (config.output / "best.yaml").exists()

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from raypo.config import SearchRange
-from raypo.evaluation.search_report.trials import in_words
+from raypo.evaluation.search_report.trials import format_value
 
 _WIDTH, _HEIGHT = 340, 200
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 28
@@ -46,15 +46,15 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places and what is written there."""
         if self.values is not None:
-            return [(self.place(value), in_words(value)) for value in self.values]
+            return [(self.place(value), format_value(value)) for value in self.values]
         if self.step is not None:
             number = round((self.high - self.low) / self.step)
             every = [round(self.low + index * self.step, 9) for index in range(number + 1)]
-            return [(self.place(value), in_words(value)) for value in every]
+            return [(self.place(value), format_value(value)) for value in every]
         low, high = self._even(self.low), self._even(self.high)
         middle = (low + high) / 2
         return [
-            (share, in_words(10**value if self.log else value))
+            (share, format_value(10**value if self.log else value))
             for share, value in ((0.0, low), (0.5, middle), (1.0, high))
         ]
 

@@ -24,8 +24,8 @@ from raypo.evaluation.search_report.trials import (
     Point,
     Trial,
     best_trial,
-    collapse_of,
-    in_words,
+    find_collapse,
+    format_value,
     short_names,
     standard_error,
 )
@@ -71,7 +71,7 @@ def write_search_report(output: Path, config: TuneConfig, trials: Sequence[Trial
 
 
 def _sentence(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {in_words(value)}" for key, value in settings.items())
+    return ", ".join(f"{key} {format_value(value)}" for key, value in settings.items())
 
 
 def _counts(trials: Sequence[Trial]) -> str:
@@ -86,15 +86,15 @@ def _table(trials: Sequence[Trial], best: Trial | None, config: TuneConfig) -> l
     """A row per trial, the best first."""
     rows = []
     for trial in sorted(trials, key=lambda trial: (-(trial.score or -1.0), trial.number)):
-        collapsed = collapse_of(trial.points, config.align.validation.max_rows) is not None
+        collapsed = find_collapse(trial.points, config.align.validation.max_rows) is not None
         end = trial.points[-1] if trial.points else None
         rows.append(
             {
                 "number": trial.number,
-                "settings": [in_words(trial.settings[key]) for key in config.space],
+                "settings": [format_value(trial.settings[key]) for key in config.space],
                 "score": "" if trial.score is None else f"{trial.score:.3f}",
                 "best_step": "" if trial.best is None else trial.best.step,
-                "steps": trial.lines[-1]["step"] if trial.lines else "",
+                "steps": trial.metrics[-1]["step"] if trial.metrics else "",
                 "end": "" if end is None else f"{end.hit_ratio:.3f}",
                 "loss": "" if end is None else f"{end.loss:.3f}",
                 "status": trial.status + (", collapsed" if collapsed else ""),
@@ -181,7 +181,7 @@ def _collapses(trials: Sequence[Trial], rows: int) -> list[dict[str, Any]]:
     """Trials whose HitRatio@1 fell while their loss did, with both curves."""
     found = []
     for trial in trials:
-        collapse = collapse_of(trial.points, rows)
+        collapse = find_collapse(trial.points, rows)
         if collapse is not None:
             found.append(
                 {

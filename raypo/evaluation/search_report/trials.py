@@ -1,4 +1,4 @@
-"""Trials of a search: what each tried, how well it did, and whether it collapsed."""
+"""Trials of a search: settings, scores and collapses, and the file that holds them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from raypo.io.run_folder import read_metrics
 
 SCORE = "validation/HitRatio@1"
 Status = Literal["running", "finished", "stopped", "failed"]
+SettingValue = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Point:
     Attributes:
         step: optimiser steps before it.
         hit_ratio: HitRatio@1 on the validation rows.
-        loss: mean training loss of the steps since the validation before.
+        loss: mean training loss of the steps since the previous validation.
     """
 
     step: int
@@ -35,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Collapse:
-    """A fall of HitRatio@1 that the loss does not show: the loss is lower at `end` than at `best`.
+    """A fall of HitRatio@1 while the loss falls too.
 
     Attributes:
         best: the validation with the highest HitRatio@1, the first of equals.
@@ -54,21 +55,21 @@ class Trial:
         number: from 0, in the order of proposals.
         settings: values by dotted key of AlignConfig.
         output: its run folder.
-        status: `stopped` by the scheduler, which keeps its score and checkpoints.
+        status: a trial that the scheduler `stopped` keeps its score and checkpoints.
         error: why it failed.
-        lines: of its `metrics.jsonl`, as far as it came.
+        metrics: lines of its `metrics.jsonl`, as far as it came.
     """
 
     number: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, SettingValue]
     output: Path
     status: Status = "running"
     error: str | None = None
-    lines: Sequence[Mapping[str, Any]] = ()
+    metrics: Sequence[Mapping[str, Any]] = ()
 
     @property
     def ended(self) -> bool:
-        """Whether it is not to be run any further."""
+        """Whether the trial is not to be run any further."""
         return self.status != "running"
 
     @property
@@ -76,7 +77,7 @@ class Trial:
         """Its validations, in order."""
         points: list[Point] = []
         losses: list[float] = []
-        for line in self.lines:
+        for line in self.metrics:
             losses.append(line["loss"])
             if SCORE in line:
                 points.append(Point(line["step"], line[SCORE], sum(losses) / len(losses)))
@@ -94,82 +95,88 @@ class Trial:
         return None if self.best is None else self.best.hit_ratio
 
 
-def read_lines(trial: Trial) -> Trial:
-    """The trial with what its run folder holds by now."""
+def read_trial_metrics(trial: Trial) -> Trial:
+    """Return the trial with the metrics that its run folder holds now."""
     try:
-        return replace(trial, lines=read_metrics(trial.output))
-    except json.JSONDecodeError:  # a stopped trial's worker is just writing a line
+        return replace(trial, metrics=read_metrics(trial.output))
+    except json.JSONDecodeError:  # a stopped trial's worker is writing a line
         return trial
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the highest score among those that did not fail, the first of equals."""
+    """Return the trial with the highest score that did not fail, the first of equals."""
     scored = [trial for trial in trials if trial.score is not None and trial.status != "failed"]
     return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
-def collapse_of(points: Sequence[Point], rows: int) -> Collapse | None:
-    """Whether HitRatio@1 fell while the loss went on falling, as DynamicPO describes it.
+def find_collapse(points: Sequence[Point], num_rows: int) -> Collapse | None:
+    """Find a fall of HitRatio@1 while the loss goes on falling, as DynamicPO describes it.
 
-    From the best validation to the last one, HitRatio@1 must have fallen by at least a quarter, and
-    by at least two standard errors of the best one over the validation rows, below which it may be
-    noise; and the loss must have fallen.
+    From the best validation to the last one, HitRatio@1 must have fallen by at least a quarter and
+    by at least two standard errors of the best value, below which it may be noise. The loss must
+    have fallen as well.
 
     Args:
         points: validations in order.
-        rows: validation rows.
+        num_rows: validation rows.
+
+    Returns:
+        The collapse, or None.
     """
     if not points:
         return None
     best = max(points, key=lambda point: (point.hit_ratio, -point.step))
     end = points[-1]
     fall = best.hit_ratio - end.hit_ratio
-    noise = 2 * standard_error(best.hit_ratio, rows)
+    noise = 2 * standard_error(best.hit_ratio, num_rows)
     if fall <= 0 or fall < max(best.hit_ratio / 4, noise) or end.loss >= best.loss:
         return None
     return Collapse(best, end)
 
 
-def standard_error(hit_ratio: float, rows: int) -> float:
-    """Of a hit ratio over `rows`, by the binomial formula."""
-    return math.sqrt(hit_ratio * (1 - hit_ratio) / rows)
+def standard_error(hit_ratio: float, num_rows: int) -> float:
+    """Binomial standard error of a hit ratio over `num_rows` rows."""
+    return math.sqrt(hit_ratio * (1 - hit_ratio) / num_rows)
 
 
-def in_words(value: Any) -> str:
-    """A setting's value as tables and pages write it."""
+def format_value(value: SettingValue) -> str:
+    """Format a setting's value for tables and pages: floats with three digits."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Keys' last parts where these tell them apart."""
+    """Shorten dotted keys to their last parts where these are unique."""
     last = [key.split(".")[-1] for key in keys]
     return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
 
 
-def write_trials(file: Path, trials: Sequence[Trial], rows: int) -> dict[str, Any]:
-    """Write `trials.json`, whole or not at all.
+def write_trials(file: Path, trials: Sequence[Trial], num_rows: int) -> dict[str, Any]:
+    """Write `trials.json` atomically.
 
     Args:
-        file: where.
-        trials: in order, with their lines.
-        rows: validation rows.
+        file: its path.
+        trials: in order, with their metrics.
+        num_rows: validation rows.
 
     Returns:
-        What was written: `best`, and `trials` with a row each.
+        The content: `best`, and `trials` with a row each.
     """
     best = best_trial(trials)
     content = {
-        "best": None if best is None else _as_row(best, rows),
-        "trials": [_as_row(trial, rows) for trial in trials],
+        "best": None if best is None else _row(best, num_rows),
+        "trials": [_row(trial, num_rows) for trial in trials],
     }
     write_json(file, content)
     return content
 
 
 def read_trials(file: Path) -> list[Trial]:
-    """The trials of a search so far, with what their run folders hold; none without the file.
+    """Read `trials.json`, and the metrics of each trial from its run folder.
+
+    Returns:
+        The trials so far; none if there is no file.
 
     Raises:
         InputError: the file is not what `write_trials` writes.
@@ -178,7 +185,7 @@ def read_trials(file: Path) -> list[Trial]:
         return []
     try:
         return [
-            read_lines(
+            read_trial_metrics(
                 Trial(
                     row["number"],
                     row["settings"],
@@ -193,16 +200,16 @@ def read_trials(file: Path) -> list[Trial]:
         raise InputError(f"{file}: not a list of trials ({error!r})") from None
 
 
-def _as_row(trial: Trial, rows: int) -> dict[str, Any]:
+def _row(trial: Trial, num_rows: int) -> dict[str, Any]:
     points, best = trial.points, trial.best
-    collapse = collapse_of(points, rows)
+    collapse = find_collapse(points, num_rows)
     return {
         "number": trial.number,
         "settings": dict(trial.settings),
         "status": trial.status,
         SCORE: trial.score,
         "best_step": None if best is None else best.step,
-        "steps": trial.lines[-1]["step"] if trial.lines else 0,
+        "steps": trial.metrics[-1]["step"] if trial.metrics else 0,
         "loss": points[-1].loss if points else None,
         "collapse": None if collapse is None else asdict(collapse),
         "error": trial.error,

@@ -1,11 +1,14 @@
-"""A search's space: every value is checked as the setting that it is, before anything runs."""
+"""The space of a search: every value is checked as the setting that it is, before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, parse_config
+from raypo.config.paths import uri
+from raypo.evaluation.search_report.trials import SettingValue
 from raypo.training.job import check_inputs
 from raypo.training.objective import make_objective, with_parsed_objective
 
@@ -22,22 +25,24 @@ _SHARED = (
     "policy.prompt",
     "cluster.launcher",
 )
-# Settings that can be wrong without the data set being asked.
+# Settings that can be checked without the data set.
 _CHECKED_ALONE = ("optimiser", "objective")
 
-# A setting's values as the setting's own type: those listed, or a range.
-Space = Mapping[str, tuple[Any, ...] | SearchRange]
+# The values of one setting: a list, or a range.
+Choice = tuple[SettingValue, ...] | SearchRange
+# Choices by dotted key.
+Space = Mapping[str, Choice]
 
 
 def check_space(config: TuneConfig) -> Space:
-    """The space with values of their settings' types: 4.0 negatives are 4.
+    """Return the space with values of their settings' types: 4.0 negatives become 4.
 
     Raises:
-        InputError: a key that is no setting of alignment or that trials share, a value that is not
-            allowed, or a range of something that is not a number.
+        InputError: a key is no setting of alignment or is shared by all trials, a value is not
+            allowed, or a range is given for a setting that is not a number.
     """
     make_objective(config.align, setting="align.objective")
-    space: dict[str, tuple[Any, ...] | SearchRange] = {}
+    space: dict[str, Choice] = {}
     for given, choice in config.space.items():
         key = _flat(given)
         if key in space:
@@ -51,6 +56,13 @@ def _flat(key: str) -> str:
     for group in ("objective.options.", "objective.parts."):
         key = key.replace(group, "objective.") if key.startswith(group) else key
     return key
+
+
+def trial_values(
+    align: AlignConfig, settings: Mapping[str, SettingValue], output: Path
+) -> dict[str, Any]:
+    """Values of `align` with a trial's settings and output folder, as JSON holds them."""
+    return with_settings(align.model_dump(mode="json"), settings) | {"output": uri(output)}
 
 
 def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,9 +81,7 @@ def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
     return values
 
 
-def _checked(
-    align: AlignConfig, key: str, choice: tuple[Any, ...] | SearchRange
-) -> tuple[Any, ...] | SearchRange:
+def _checked(align: AlignConfig, key: str, choice: Choice) -> Choice:
     if any(key == shared or key.startswith(f"{shared}.") for shared in _SHARED):
         raise InputError(
             f"space.{key}: all trials of a search share this; set align.{key}, and search again in "
@@ -80,23 +90,25 @@ def _checked(
     if isinstance(choice, SearchRange):
         return _checked_range(align, key, choice)
     values = tuple(_as_setting(align, key, value) for value in choice)
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            raise InputError(f"space.{key}: {value!r} is there twice")
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise InputError(f"space.{key}: {value!r} is listed twice")
     return values
 
 
 def _checked_range(align: AlignConfig, key: str, choice: SearchRange) -> SearchRange:
     low, high = (_as_setting(align, key, value) for value in (choice.low, choice.high))
     if isinstance(low, bool) or not isinstance(low, int | float):
-        raise InputError(f"space.{key}: a range is of numbers; list the values")
+        raise InputError(f"space.{key}: only numbers can have a range; list the values")
     if isinstance(low, int) and choice.step is not None and choice.step != int(choice.step):
-        raise InputError(f"space.{key}: step of a whole number, got {choice.step}")
+        raise InputError(
+            f"space.{key}: a range of integers needs an integer step, got {choice.step}"
+        )
     return choice.model_copy(update={"low": low, "high": high})
 
 
-def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
-    """`value` as alignment takes it."""
+def _as_setting(align: AlignConfig, key: str, value: SettingValue) -> SettingValue:
+    """The value as AlignConfig parses it."""
     source = f"space.{key}"
     changed = with_settings(align.model_dump(mode="json"), {key: value})
     config = parse_config(AlignConfig, changed, source=source)
@@ -107,8 +119,9 @@ def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
             check_inputs(config)
     except InputError as error:
         raise InputError(f"{source}={value}: {error}") from None
-    setting: Any = config.model_dump(mode="json")
+    parsed: Any = config.model_dump(mode="json")
     for part in key.split("."):
         # An option of the objective that is None is not dumped: the preset's default holds.
-        setting = setting[part] if value is not None else setting.get(part)
+        parsed = parsed[part] if value is not None else parsed.get(part)
+    setting: SettingValue = parsed
     return setting

@@ -1,4 +1,4 @@
-"""One trial of a search: an ordinary alignment run that tells Ray Tune of every validation."""
+"""One trial of a search: an ordinary alignment run that reports its validations to Ray Tune."""
 
 from __future__ import annotations
 
@@ -24,69 +24,75 @@ FINISHED, ERROR = "finished", "error"
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Align with the settings of `config["align"]`; the run folder is resumed where it is one.
+    """Align with the settings of `config["align"]`; an interrupted run in its folder goes on.
 
-    `config["desk"]` names where runs are known that may have to be ended.
+    Reports every validation but the last, so that a scheduler never stops a trial that is done;
+    then `finished`, or `error` with the message.
 
-    Reports every validation but the last, so that a scheduler never stops what has come to its
-    end; then `finished`, or `error` with what went wrong.
+    Args:
+        config: `align`, the values of an AlignConfig; `registry`, the name of the registry of runs
+            that may have to be aborted.
     """
     silence_logs()
     try:
         align = parse_config(AlignConfig, config["align"], source="trial")
         with synced_folders(align):
-            _align(align, config["desk"])
+            _align(align, config["registry"])
     except Exception as error:  # whatever it is, the search goes on without this trial
         ray.tune.report({ERROR: f"{error}" or type(error).__name__})
         return
     ray.tune.report({FINISHED: True})
 
 
-def _align(align: AlignConfig, desk: str) -> None:
+def _align(align: AlignConfig, registry: str) -> None:
     _, plan = check_inputs(align)
-    told = _tell_after(align, 0, plan.total_steps)
+    reported = _report_after(align, 0, plan.total_steps)
     if align.cluster.launcher == "local":
-        _train_here(align, told, plan.total_steps)
+        _train_here(align, reported, plan.total_steps)
     else:
-        train(align, callbacks=[_Validations(desk, align.output, plan.total_steps)])
+        train(align, callbacks=[_ReportValidations(registry, align.output, plan.total_steps)])
 
 
-def _tell_after(align: AlignConfig, told: int, total: int) -> int:
-    """Report validations behind step `told`, an interrupted run's too; the last one's step."""
+def _report_after(align: AlignConfig, step: int, total_steps: int) -> int:
+    """Report the validations in the run folder after `step`, but not the last step's.
+
+    Returns:
+        The step of the last one that was reported, `step` if there was none.
+    """
     for line in read_metrics(align.output):
-        if SCORE in line and told < line["step"] < total:
-            told = line["step"]
+        if SCORE in line and step < line["step"] < total_steps:
+            step = line["step"]
             ray.tune.report(dict(line))
-    return told
+    return step
 
 
-def _train_here(align: AlignConfig, told: int, last: int) -> None:
-    """Train in this very process, which then holds the cores."""
+def _train_here(align: AlignConfig, reported: int, total_steps: int) -> None:
+    """Train in this process, which then holds the cores."""
 
-    def tell(done: int, total: int, note: str = "") -> None:
-        nonlocal told
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal reported
         if done % align.validation.eval_steps == 0:
-            told = _tell_after(align, told, last)
+            reported = _report_after(align, reported, total_steps)
 
-    train_locally(align, tell)
+    train_locally(align, report)
 
 
-class _Validations(TuneReportCallback):  # type: ignore[misc]
-    """Hands the first worker's metrics at validations to Tune, but those of the last step."""
+class _ReportValidations(TuneReportCallback):  # type: ignore[misc]
+    """Reports the first worker's metrics at validations to Ray Tune, but not the last step's."""
 
-    def __init__(self, desk: str, output: Path, total: int) -> None:
+    def __init__(self, registry: str, output: Path, total_steps: int) -> None:
         super().__init__()
-        self._desk = desk
+        self._registry = registry
         self._output = output
-        self._total = total
-        self._known = False
+        self._total_steps = total_steps
+        self._registered = False
 
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
-        if metrics[0]["step"] >= self._total:
+        if metrics[0]["step"] >= self._total_steps:
             return
-        if not self._known:  # before Tune hears of anything that it could be stopped for
-            register_run(self._desk, uri(self._output))
-            self._known = True
+        if not self._registered:  # before the first report for which the trial could be stopped
+            register_run(self._registry, uri(self._output))
+            self._registered = True
         super().after_report(run_context, metrics, checkpoint)
