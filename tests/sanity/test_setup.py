@@ -163,7 +163,8 @@ def test_set_up_and_package_want_the_same_versions():
     assert project["project"]["requires-python"] == ">=3.11,<3.14"
     script = (ROOT / ".ci/setup").read_text()
     assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in script
-    assert next(each for each in project["project"]["optional-dependencies"]["cpu"] if "torch" in each) in script  # fmt: skip
+    torch, _ = project["project"]["optional-dependencies"]["cpu"]
+    assert f"torch={torch}\n" in script
     # Checked against the oldest, so that nothing newer slips in.
     assert project["tool"]["ruff"]["target-version"] == "py311"
     assert project["tool"]["mypy"]["python_version"] == "3.11"
