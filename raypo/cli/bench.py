@@ -240,10 +240,16 @@ def show(rows: Sequence[dict[str, object]], output: Path | None) -> None:
 
     from raypo.bench.measure import write_csv
 
-    table = Table(*rows[0].keys())
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console = Console()
-    Console(width=max(console.width, 120)).print(table)
+    table = Table()
+    cells = [
+        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
+    ]
+    for key in rows[0]:
+        # Headings may wrap between words; nothing is cut off.
+        parts = [*key.split(), *(row[key] for row in cells)]
+        table.add_column(key, min_width=max(map(len, parts)))
+    for row in cells:
+        table.add_row(*row.values())
+    Console(width=max(Console().width, 140)).print(table)
     if output is not None:
         write_csv(output, rows)

@@ -169,6 +169,7 @@ finally:
     assert (workers[0], workers[-1]) == (2, 1) and workers.index(1) <= 15
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(
