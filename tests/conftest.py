@@ -1,8 +1,9 @@
-"""A Ray cluster that tests can share, so that not every command starts one of its own.
+"""What tests of several rooms share: inputs of training, and a Ray cluster.
 
-A test asks for it by `pytest.mark.usefixtures("shared_ray")`, a module whose own fixtures already
-connect to Ray by "shared_ray_of_module". Tests stay apart if they kill processes of the cluster,
-look for them among the children of a command, or pass environment variables that workers need.
+Starting Ray takes every command some seconds. A test joins the shared cluster by
+`pytest.mark.usefixtures("shared_ray")`, a module whose own fixtures connect to Ray by
+"shared_ray_of_module". Tests keep a cluster of their own if they kill its processes, look for them
+among the children of a command, or pass environment variables that workers need.
 """
 
 import os
@@ -10,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-import ray
 
 # In a process of its own: a test that disconnects from Ray must not end the cluster.
 CLUSTER = """
@@ -29,6 +30,14 @@ finally:
 
 
 @pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A prepared data set, a recommender and an SFT adapter, which tests only read."""
+    from tests.training.inputs import make_inputs  # imports torch
+
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of a cluster of one node, started when the first test asks for it."""
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
@@ -40,19 +49,20 @@ def ray_address() -> Iterator[str]:
         text=True,
         env=environment,
     )
-    assert process.stdin and process.stdout
+    assert process.stdout
     line = ""
     while not line.startswith("address "):
         line = process.stdout.readline()
         assert line, "Ray did not start"
     yield line.split()[1]
-    process.stdin.close()
-    process.wait(timeout=60)
+    process.communicate(timeout=60)  # closes its input
 
 
 @contextmanager
 def _connected_to(address: str) -> Iterator[None]:
     """Let commands, and `connect()` in this process, join the cluster."""
+    import ray
+
     ray.shutdown()  # from a cluster of tests before
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", address)

@@ -12,16 +12,10 @@ import psutil
 import pytest
 
 from raypo.io.run_folder import read_metrics
-from tests.training.inputs import make_inputs
 from tests.training.test_resume import timing
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def command(inputs, output, *more):

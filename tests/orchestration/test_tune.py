@@ -26,16 +26,10 @@ from raypo.io.run_folder import open_run, read_metrics
 from raypo.orchestration.tuning.sampler import Observation, propose
 from raypo.orchestration.tuning.search_space import check_space
 from raypo.orchestration.tuning.tune import tune
-from tests.training.inputs import make_inputs
 
 RAYPO = str(Path(sys.executable).with_name("raypo"))
 SCRIPT = Path(__file__).resolve().parents[2] / "tune" / "search.py"
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def values(inputs, output, **search):
