@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -240,16 +241,17 @@ def show(rows: Sequence[dict[str, object]], output: Path | None) -> None:
 
     from raypo.bench.measure import write_csv
 
-    table = Table()
     cells = [
         {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
     ]
+    table, width = Table(), 1
     for key in rows[0]:
-        # Headings may wrap between words; nothing is cut off.
-        parts = [*key.split(), *(row[key] for row in cells)]
-        table.add_column(key, min_width=max(map(len, parts)))
+        # Headings wrap between words, and nothing is cut off, however narrow the output.
+        longest = max(map(len, (*key.split(), *(row[key] for row in cells))))
+        table.add_column("\n".join(textwrap.wrap(key, longest, break_on_hyphens=False)))
+        width += longest + 3
     for row in cells:
         table.add_row(*row.values())
-    Console(width=max(Console().width, 140)).print(table)
+    Console(width=max(Console().width, width)).print(table)
     if output is not None:
         write_csv(output, rows)

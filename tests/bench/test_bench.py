@@ -77,6 +77,7 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
     files = ["--output", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "a.png")]
     answer = CliRunner().invoke(app, [*arguments, *files])
     assert answer.exit_code == 0, answer.output
+    assert "response_logits_only" in answer.output  # whole, however many columns there are
     written = pd.read_csv(tmp_path / "a.csv")
     assert list(written["variant"]) == ["sft", "naive", "response_logits_only", "packed"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
