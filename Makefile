@@ -1,4 +1,5 @@
-# `make demo` and `make test` are all one needs; both set up .venv where it is missing.
+# `make demo` and `make test` are all you need: both set up .venv first if it is missing. Set-up takes
+# PYTHON=… and CXX=…; .ci/setup says what it chooses without them.
 SCALE ?= demo
 SEED ?= 0
 

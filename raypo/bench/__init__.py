@@ -1,1 +1,1 @@
-"""Benchmarks that anyone can run: `raypo bench …`. Each measures its contenders in one run."""
+"""Benchmarks behind `raypo bench`: each measures all of its variants in one run."""

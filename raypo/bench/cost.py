@@ -1,9 +1,9 @@
-"""What runs cost by their own metrics, in core or GPU hours, and what other sizes would.
+"""Core or GPU hours of finished runs, from their own metrics, and projections to other sizes.
 
-A training run says in every line of `metrics.jsonl` how long the step took and how many tokens a
-second it made, and in `summary.json` how long the whole took; an evaluation says in
-`evaluated.json` how many rows it answered in how long (ways that share engines share the seconds,
-and each is told all of them). Devices are what the run had asked Ray for.
+A training run writes seconds and tokens per second of every step to `metrics.jsonl`, and its total
+time to `summary.json`. An evaluation writes rows and seconds of each mode to `evaluated.json`;
+modes that share engines share the seconds, and each reports all of them. Devices are those that the
+run requested from Ray.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from raypo.io.run_folder import read_metrics
 
 @dataclass(frozen=True)
 class RunCost:
-    """One way of using a model in one run folder.
+    """Cost of one training run, or of one mode of an evaluation.
 
     Attributes:
-        run: the folder's name. stage: sft, align, generate, constrained or likelihood.
-        device: "core" or "GPU". devices: how many the run held.
-        rows: users stepped on or answered for.
-        tokens: that were computed, each distinct one once; None for answers.
-        stepping_seconds: of optimiser steps alone. seconds: with start, reference log-probs and
-            validation; the same as `stepping_seconds` where only one is known.
+        run: name of the run folder.
+        stage: sft, align, generate, constrained or likelihood.
+        device: "core" or "GPU".
+        devices: number of devices that the run held.
+        rows: users trained on, each epoch counted, or answered for.
+        tokens: tokens computed, each distinct one once; None for evaluations.
+        stepping_seconds: seconds of optimiser steps alone.
+        seconds: seconds with start, reference log-probs and validation; `stepping_seconds` where
+            only one is known.
     """
 
     run: str
@@ -45,42 +48,45 @@ class RunCost:
 
     @property
     def device_hours(self) -> float:
-        """What the run cost."""
+        """Devices times hours."""
         return self.seconds * self.devices / 3600
 
     def projected(self, rows: int) -> tuple[float, float]:
-        """Device hours of so many rows on the same devices.
+        """Device hours of another number of rows on the same devices.
 
         Returns:
-            The least, steps alone; and the most, everything beside the steps growing with them
-            (the start of workers and engines does not).
+            A lower bound, steps alone, and an upper bound, as if everything else grew with the
+            rows too (the start of workers and engines does not).
         """
-        share = rows / self.rows * self.devices / 3600
-        return share * self.stepping_seconds, share * self.seconds
+        scale = rows / self.rows * self.devices / 3600
+        return scale * self.stepping_seconds, scale * self.seconds
 
     def row(self, rows: int | None) -> dict[str, object]:
         """Plain values for a table; `rows` adds the projection."""
-        told: dict[str, object] = {
+        values: dict[str, object] = {
             "run": self.run,
             "stage": self.stage,
-            "on": f"{self.devices:g} {self.device}{'s' if self.devices != 1 else ''}",
+            "devices": f"{self.devices:g} {self.device}{'s' if self.devices != 1 else ''}",
             "rows": self.rows,
             "rows/s": round(self.rows / self.seconds, 3),
-            "tokens a row": None if self.tokens is None else round(self.tokens / self.rows),
+            "tokens/row": None if self.tokens is None else round(self.tokens / self.rows),
             "tokens/s": None if self.tokens is None else round(self.tokens / self.stepping_seconds),
             "device hours": float(f"{self.device_hours:.3g}"),
         }
         if rows is not None:
             least, most = self.projected(rows)
-            told[f"for {rows:,} rows"] = f"{least:.3g} to {most:.3g}"
-        return told
+            values[f"device hours for {rows:,} rows"] = f"{least:.3g} to {most:.3g}"
+        return values
 
 
 def run_costs(folders: Sequence[Path]) -> list[RunCost]:
-    """What each run cost; a folder of runs, such as a pipeline's, stands for all in it.
+    """Cost of each run.
+
+    Args:
+        folders: run folders, or folders of run folders such as a pipeline's output.
 
     Raises:
-        InputError: no such folder, or none of a finished training or evaluation in it.
+        InputError: a folder does not exist, or holds no training or evaluation with metrics.
     """
     costs = []
     for folder in folders:
@@ -108,7 +114,7 @@ def _costs_of(run: Path) -> Iterator[RunCost]:
     if "micro_batch_size" in config and "cluster" in config:
         yield from _training_cost(run, config)
     elif "scorer" in config:
-        yield from _answering_costs(run, config)
+        yield from _evaluation_costs(run, config)
 
 
 def _training_cost(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
@@ -117,43 +123,43 @@ def _training_cost(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
         return
     cluster = config["cluster"]
     workers = cluster["workers"]
-    most: int = workers["max"] if isinstance(workers, dict) else workers
-    users = config["micro_batch_size"] * config["gradient_accumulation_steps"] * most
-    # An elastic run holds what it was given; each step's line says how many that was.
-    held = statistics.fmean(line.get("workers", most) for line in steps)
+    max_workers: int = workers["max"] if isinstance(workers, dict) else workers
+    users = config["micro_batch_size"] * config["gradient_accumulation_steps"] * max_workers
+    # The number of workers of an elastic run changes; each step's metrics name it.
+    active_workers = statistics.fmean(line.get("workers", max_workers) for line in steps)
     stepping = sum(line["seconds"] for line in steps)
     summary = run / "summary.json"
-    whole = read_json(summary).get("seconds", stepping) if summary.exists() else stepping
-    device, each = _device(cluster["gpus_per_worker"], cluster["cpus_per_worker"])
+    total = read_json(summary).get("seconds", stepping) if summary.exists() else stepping
+    device, per_worker = _device(cluster["gpus_per_worker"], cluster["cpus_per_worker"])
     yield RunCost(
         run=run.name,
         stage="align" if "objective" in config else "sft",
         device=device,
-        devices=held * each,
+        devices=active_workers * per_worker,
         rows=users * len(steps),
         tokens=sum(line["seconds"] * line["tokens_per_second"] for line in steps),
         stepping_seconds=stepping,
-        # A resumed run's summary knows its last start alone.
-        seconds=max(whole, stepping),
+        # The summary of a resumed run covers only the time since it was resumed.
+        seconds=max(total, stepping),
     )
 
 
-def _answering_costs(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
-    # Models of one call lie side by side and all tell of the whole call: the first will do.
-    told = sorted([*run.glob("evaluated.json"), *run.glob("*/evaluated.json")])
-    ways = read_json(told[0]).get("cost", {}) if told else {}
-    for way, cost in ways.items():
+def _evaluation_costs(run: Path, config: dict[str, Any]) -> Iterator[RunCost]:
+    # The files of all models of an evaluation hold the cost of the whole: one is enough.
+    files = sorted([*run.glob("evaluated.json"), *run.glob("*/evaluated.json")])
+    modes = read_json(files[0]).get("cost", {}) if files else {}
+    for mode, cost in modes.items():
         if not cost["answers"]:
             continue
-        pool = config["scorer"] if way == "likelihood" else config["engine"]
+        pool = config["scorer"] if mode == "likelihood" else config["engine"]
         count = pool.get("workers") or pool["engines"] * pool["tensor_parallel"]
         gpus = pool["gpus_per_worker" if "workers" in pool else "gpus_per_engine"]
-        device, each = _device(gpus, pool.get("cpus_per_engine", 1))
+        device, per_engine = _device(gpus, pool.get("cpus_per_engine", 1))
         yield RunCost(
             run=run.name,
-            stage=way,
+            stage=mode,
             device=device,
-            devices=count * each,
+            devices=count * per_engine,
             rows=cost["answers"],
             tokens=None,
             stepping_seconds=cost["seconds"],

@@ -1,4 +1,4 @@
-"""Preparing a made-up log of any size: rows per second and the most memory held."""
+"""Cost of preparing a synthetic log of any size: interactions per second and peak memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,47 +19,59 @@ from raypo.config import PrepareConfig
 from raypo.io.progress import Progress, no_progress
 
 _CHUNK = 1_000_000
-_SECONDS_BETWEEN_LOOKS = 1.0
-_YEARS = 5 * 365 * 86400
+_SECONDS_BETWEEN_SAMPLES = 1.0
+_FIRST_TIMESTAMP = 1_500_000_000
+_SECONDS = 5 * 365 * 86400
+_SCHEMA = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("timestamp", pa.int64())])
 
 
-def write_log(
-    folder: Path, interactions: int, users: int, items: int, files: int, seed: int
-) -> tuple[Path, Path]:
-    """Write a log in several CSV files and its catalogue.
+@dataclass(frozen=True)
+class SyntheticLog:
+    """Size of a synthetic log.
 
-    Users are active to very different degrees (a lognormal), items popular by a power law; times
-    are anywhere in five years, so that no file is in order.
-
-    Returns:
-        The log's files as a glob, and the catalogue.
+    Attributes:
+        num_interactions: rows of the log, over all its files.
+        num_users: distinct users to draw from.
+        num_items: items of the catalogue.
+        num_files: CSV files of the log.
+        seed: seed of every draw.
     """
-    generator = np.random.default_rng(seed)
-    activity = np.cumsum(generator.lognormal(0, 1.2, users))
-    popularity = np.cumsum(1 / np.arange(1, items + 1) ** 0.8)
-    per_file = np.full(files, interactions // files)
-    per_file[: interactions % files] += 1
-    for number, count in enumerate(per_file.tolist()):
-        path = folder / f"log-{number:03}.csv"
-        with pa_csv.CSVWriter(path, _LOG) as writer:
-            for size in _chunks(count):
-                writer.write_table(
-                    pa.table(
-                        {
-                            "user_id": _drawn(generator, activity, size),
-                            "item_id": _drawn(generator, popularity, size),
-                            "timestamp": 1_500_000_000 + generator.integers(_YEARS, size=size),
-                        },
-                        _LOG,
-                    )
-                )
-    catalogue = folder / "items.csv"
-    table = {"item_id": np.arange(items), "title": [f"Title {n}" for n in range(items)]}
-    pa_csv.write_csv(pa.table(table), catalogue)
-    return folder / "log-*.csv", catalogue
 
+    num_interactions: int
+    num_users: int
+    num_items: int
+    num_files: int
+    seed: int
 
-_LOG = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("timestamp", pa.int64())])
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write the log in several CSV files, and its catalogue.
+
+        Users' activity is lognormal and items' popularity follows a power law. Times are uniform
+        over five years, so that no file is in order.
+
+        Returns:
+            A glob pattern of the log's files, and the catalogue.
+        """
+        generator = np.random.default_rng(self.seed)
+        activity = np.cumsum(generator.lognormal(0, 1.2, self.num_users))
+        popularity = np.cumsum(1 / np.arange(1, self.num_items + 1) ** 0.8)
+        per_file = np.full(self.num_files, self.num_interactions // self.num_files)
+        per_file[: self.num_interactions % self.num_files] += 1
+        for number, count in enumerate(per_file.tolist()):
+            with pa_csv.CSVWriter(folder / f"log-{number:03}.csv", _SCHEMA) as writer:
+                for size in _chunks(count):
+                    columns = {
+                        "user_id": _sample(generator, activity, size),
+                        "item_id": _sample(generator, popularity, size),
+                        "timestamp": _FIRST_TIMESTAMP + generator.integers(_SECONDS, size=size),
+                    }
+                    writer.write_table(pa.table(columns, _SCHEMA))
+        catalogue = folder / "items.csv"
+        titles = [f"Title {item}" for item in range(self.num_items)]
+        pa_csv.write_csv(
+            pa.table({"item_id": np.arange(self.num_items), "title": titles}), catalogue
+        )
+        return folder / "log-*.csv", catalogue
 
 
 def _chunks(count: int) -> Iterator[int]:
@@ -66,89 +79,82 @@ def _chunks(count: int) -> Iterator[int]:
         yield min(_CHUNK, count - start)
 
 
-def _drawn(generator: np.random.Generator, cumulative: np.ndarray, size: int) -> np.ndarray:
+def _sample(generator: np.random.Generator, cumulative: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(np.searchsorted(cumulative, generator.random(size) * cumulative[-1]))
 
 
 def bench_data(
-    interactions: int,
-    users: int,
-    items: int,
+    log: SyntheticLog,
     workers: int,
-    seed: int,
     folder: Path | None = None,
     progress: Progress = no_progress,
 ) -> list[dict[str, object]]:
-    """Prepare a made-up log, audit included.
+    """Prepare a synthetic log, audit included.
 
-    Memory is the proportional set size of this process and all that it started, Ray's own
-    processes and object store among them, looked at every second.
+    Memory is the proportional set size of this process and all its children, sampled every second.
+    Ray's own processes and object store are included.
 
     Args:
-        interactions: of the log.
-        users: of the log.
-        items: of the catalogue.
+        log: size of the log.
         workers: Ray workers; 0 for none.
-        seed: of the log.
-        folder: where the log and the data set go, which are removed afterwards; None takes the
-            system's temporary folder.
-        progress: told of the preparation's steps.
+        folder: where a temporary folder for log and data set is made; None takes the system's.
+        progress: reports the steps of the preparation.
     """
     from raypo.orchestration.prepare import prepare
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        progress(0, 1, "making the log")
-        log, catalogue = write_log(Path(name), interactions, users, items, max(1, workers), seed)
+        progress(0, 1, "writing the log")
+        files, catalogue = log.write(Path(name))
         size = sum(file.stat().st_size for file in Path(name).iterdir())
         config = PrepareConfig(
-            interactions=(str(log),),
+            interactions=(str(files),),
             items=(str(catalogue),),
             output=Path(name) / "prepared",
             workers=workers,
         )
         started = time.perf_counter()
-        with _watched_memory() as most:
+        with _peak_memory() as peak:
             info = prepare(config, progress)
         seconds = time.perf_counter() - started
     counts = info["counts"]
     return [
         {
-            "interactions": interactions,
-            "log MiB": size >> 20,
-            "workers": workers,
-            "rows": sum(counts[split] for split in ("train", "validation", "test")),
+            "interactions": log.num_interactions,
+            "log size (MiB)": size >> 20,
+            "Ray workers": workers,
+            "examples": sum(counts[split] for split in ("train", "validation", "test")),
             "seconds": round(seconds, 1),
-            "interactions/s": round(interactions / seconds),
-            "peak MiB": most[0] >> 20,
+            "interactions/s": round(log.num_interactions / seconds),
+            "peak memory (MiB)": peak[0] >> 20,
         }
     ]
 
 
 @contextmanager
-def _watched_memory() -> Iterator[list[int]]:
-    """The most bytes that this process and its children held, in a list of one."""
-    most = [0]
+def _peak_memory() -> Iterator[list[int]]:
+    """Peak bytes of this process and its children so far, in a list of one."""
+    peak = [0]
     stopped = threading.Event()
 
-    def look() -> None:
-        while not stopped.wait(_SECONDS_BETWEEN_LOOKS):
-            most[0] = max(most[0], _held())
+    def sample() -> None:
+        while not stopped.wait(_SECONDS_BETWEEN_SAMPLES):
+            peak[0] = max(peak[0], _memory())
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
     try:
-        yield most
+        yield peak
     finally:
         stopped.set()
-        watcher.join()
+        sampler.join()
 
 
-def _held() -> int:
-    own = psutil.Process()
-    held = 0
-    for process in [own, *own.children(recursive=True)]:
+def _memory() -> int:
+    parent = psutil.Process()
+    total = 0
+    for process in [parent, *parent.children(recursive=True)]:
         try:
-            held += process.memory_full_info().pss
-        except psutil.Error:  # ended meanwhile
+            total += process.memory_full_info().pss
+        except psutil.Error:  # the process has ended
             continue
-    return held
+    return total

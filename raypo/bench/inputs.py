@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raypo.assets import movielens_100k, resolve_model
-from raypo.bench.model_configs import SHAPES, TOKENIZER_OF_SHAPES, random_model
-from raypo.bench.policy import Users
+from raypo.bench.model_configs import MODEL_CONFIGS, TOKENIZER_MODEL, random_model
 from raypo.config import LoraConfig, PolicyConfig, PrepareConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import load_dataset
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
-from raypo.data.tokenisation import Encoder
+from raypo.data.tokenisation import EncodedUsers, Encoder
 from raypo.policy.adapters import add_adapter, load_policy
 from raypo.policy.model import load_tokenizer
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """Which model and which users to benchmark on.
+
+    Attributes:
+        model: folder, built-in name, or key of `raypo.bench.model_configs.MODEL_CONFIGS`.
+        data: prepared data set; None takes MovieLens-100K.
+        num_users: training rows, at equal distances in the data set.
+        num_negatives: negatives per user.
+        dtype: data type of the base model.
+        lora_rank: rank of the adapter.
+        seed: seed of negatives and adapter.
+    """
+
+    model: str
+    data: Path | None
+    num_users: int
+    num_negatives: int
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    lora_rank: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BenchInputs:
+    """What a benchmark runs on.
+
+    Attributes:
+        model: policy with a new adapter, on the fastest device.
+        users: prompts, and per user the responses, the target's first.
+        pad_token_id: the tokenizer's.
+        model_folder: folder of the base model, or of its tokenizer where weights are random.
+    """
+
+    model: Any
+    users: EncodedUsers
+    pad_token_id: int
+    model_folder: Path
 
 
 def prepared_movielens() -> Path:
@@ -33,48 +73,46 @@ def prepared_movielens() -> Path:
     return folder
 
 
-def load_inputs(
-    model: str, data: Path | None, num_users: int, negatives: int, dtype: str, rank: int, seed: int
-) -> tuple[Any, Users, int, Path]:
-    """A policy with a fresh adapter, real users, the padding token and the model folder.
-
-    Args:
-        model: folder, built-in name, or a shape of `raypo.bench.model_configs`.
-        data: prepared data set; None takes MovieLens-100K.
-        num_users: training rows, drawn evenly from the set.
-        negatives: per user.
-        dtype: of the base model.
-        rank: of the adapter.
-        seed: of negatives and adapter.
+def load_inputs(settings: InputSettings) -> BenchInputs:
+    """Load the model and encode the users.
 
     Raises:
-        InputError: model or data set are not what they should be.
+        InputError: the model or the data set is missing or invalid.
     """
     import torch
 
-    folder = resolve_model(TOKENIZER_OF_SHAPES if model in SHAPES else model)
-    dataset = load_dataset(data or prepared_movielens())
-    config = PolicyConfig(model=model, dtype=dtype, lora=LoraConfig(rank=rank))  # type: ignore[arg-type]
+    is_random = settings.model in MODEL_CONFIGS
+    folder = resolve_model(TOKENIZER_MODEL if is_random else settings.model)
     tokenizer = load_tokenizer(folder)
+    users = _encoded_users(settings, tokenizer)
+    config = PolicyConfig(
+        model=settings.model, dtype=settings.dtype, lora=LoraConfig(rank=settings.lora_rank)
+    )
+    if is_random:
+        dtype = getattr(torch, settings.dtype)
+        base = random_model(settings.model, len(tokenizer), dtype, settings.seed)
+        model = add_adapter(base, config.lora, settings.seed, lora_float32=True)
+    else:
+        model = load_policy(config, folder, settings.seed, lora_float32=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return BenchInputs(model.to(device), users, tokenizer.pad_token_id, folder)
+
+
+def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:
+    dataset = load_dataset(settings.data or prepared_movielens())
+    num_candidates = dataset.info["options"]["candidates"]
+    candidates = TrainingCandidates(dataset.train, dataset.num_items, num_candidates, settings.seed)
+    step = max(1, len(dataset.train) // settings.num_users)
+    rows = range(0, step * settings.num_users, step)
     encoder = Encoder(tokenizer, load_template(None), dataset.titles)
-    count = dataset.info["options"]["candidates"]
-    candidates = TrainingCandidates(dataset.train, dataset.num_items, count, seed)
-    step = max(1, len(dataset.train) // num_users)
-    rows = range(0, step * num_users, step)
-    users = Users(
-        [encoder.prompt(dataset.train["history"].iat[r], candidates.draw(r, 0)) for r in rows],
-        [
+    return encoder.encode(
+        histories=[dataset.train["history"].iat[row] for row in rows],
+        candidates=[candidates.draw(row, 0) for row in rows],
+        responses=[
             [
-                encoder.response(int(item))
-                for item in (dataset.train["target"].iat[r], *candidates.negatives(r, 0, negatives))
+                dataset.train["target"].iat[row],
+                *candidates.negatives(row, 0, settings.num_negatives),
             ]
-            for r in rows
+            for row in rows
         ],
     )
-    if model in SHAPES:
-        base = random_model(model, len(tokenizer), getattr(torch, dtype), seed)
-        policy = add_adapter(base, config.lora, seed, lora_float32=True)
-    else:
-        policy = load_policy(config, folder, seed, lora_float32=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return policy.to(device), users, tokenizer.pad_token_id, folder

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a call."""
+"""Time and peak memory of a call."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of one contender.
+class Measurement:
+    """Time and memory of one variant.
 
     Attributes:
-        seconds: each repetition's.
-        peak_bytes: the most memory above what was held before the call; None where the system
-            does not tell (outside Linux, without a GPU).
+        seconds: of each repetition.
+        peak_bytes: peak memory above the memory in use before the call; None where the system
+            does not report it (outside Linux, without a GPU).
     """
 
     seconds: tuple[float, ...]
@@ -31,12 +31,12 @@ class Measured:
 
     @property
     def best(self) -> float:
-        """The fastest repetition: what the work takes where nothing else disturbs it."""
+        """The fastest repetition, which other processes disturbed least."""
         return min(self.seconds)
 
     @property
     def median(self) -> float:
-        """The middle repetition."""
+        """The median over repetitions."""
         return statistics.median(self.seconds)
 
 
@@ -44,24 +44,24 @@ def measure_in_turn(
     calls: Mapping[str, Callable[[], object]],
     device: torch.device,
     repeats: int,
-    told: Callable[[str, int], None] = lambda name, round: None,
-) -> dict[str, Measured]:
-    """Measure contenders side by side.
+    on_call: Callable[[str, int], None] = lambda name, turn: None,
+) -> dict[str, Measurement]:
+    """Measure several calls, interleaved.
 
-    Every round runs each once, so that a busy moment of the machine does not fall on one of them
-    alone. A first round, not counted, warms up.
+    Every round runs each call once, so that a busy moment of the machine does not slow a single
+    variant down. One more round, not counted, warms up.
 
     Args:
         calls: what to run, by name.
         device: synchronised around each call.
         repeats: rounds that count.
-        told: called with the name and round before each call.
+        on_call: called with the name and the round before each call.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     peaks: dict[str, list[int]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
         for name, call in calls.items():
-            told(name, turn)
+            on_call(name, turn)
             gc.collect()
             before = _reset_peak(device)
             _synchronise(device)
@@ -73,11 +73,13 @@ def measure_in_turn(
                 peak = _peak(device)
                 if before is not None and peak is not None:
                     peaks[name].append(max(0, peak - before))
-    return {name: Measured(tuple(seconds[name]), min(peaks[name], default=None)) for name in calls}
+    return {
+        name: Measurement(tuple(seconds[name]), min(peaks[name], default=None)) for name in calls
+    }
 
 
 def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows as CSV, whole or not at all."""
+    """Write rows as CSV, atomically."""
     import pandas as pd
 
     from raypo.io.files import atomic_path
@@ -93,22 +95,22 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _reset_peak(device: torch.device) -> int | None:
-    """Bytes in use now; the peak counts from here."""
+    """Reset the peak to the bytes in use now, and return them."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    _give_back_freed_memory()
+    _release_freed_memory()
     try:
-        _CLEAR.write_text("5")  # Linux: set the process's high-water mark to its present size
+        _CLEAR.write_text("5")  # Linux: resets the high-water mark
     except OSError:
         return None
     return _status_bytes("VmRSS")
 
 
-def _give_back_freed_memory() -> None:
-    """What the allocator keeps for later would hide what the next call takes."""
+def _release_freed_memory() -> None:
+    """Return freed memory to the system: reusing it would hide what the next call takes."""
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
 

@@ -1,4 +1,4 @@
-"""Decoders of well-known sizes with weights drawn by lot: what a step costs needs no real ones."""
+"""Decoders of well-known sizes with random weights, enough to measure what a step costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 # Llama 2 7B (arXiv 2307.09288), and the sizes of Llama 3.2 1B; the vocabulary is the tokenizer's.
-SHAPES: dict[str, dict[str, int]] = {
+MODEL_CONFIGS: dict[str, dict[str, int]] = {
     "random-7b": {
         "hidden_size": 4096,
         "intermediate_size": 11008,
@@ -23,18 +23,18 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_key_value_heads": 8,
     },
 }
-# Whose tokenizer, and with it whose prompts, a shape is measured on.
-TOKENIZER_OF_SHAPES = "smollm2-135m-instruct"
+# The tokenizer for all of them.
+TOKENIZER_MODEL = "smollm2-135m-instruct"
 
 
-def random_model(shape: str, vocabulary: int, dtype: torch.dtype, seed: int) -> Any:
-    """A Llama of this shape, made in its precision at once: float32 might not fit beside it.
+def random_model(name: str, vocab_size: int, dtype: torch.dtype, seed: int) -> Any:
+    """A Llama with random weights, created in `dtype`: a float32 copy might not fit in memory.
 
     Args:
-        shape: of `SHAPES`.
-        vocabulary: rows of embedding and LM head.
-        dtype: of all weights.
-        seed: of the weights.
+        name: key of `MODEL_CONFIGS`.
+        vocab_size: rows of the embedding and the LM head.
+        dtype: data type of all weights.
+        seed: seed of the weights.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -45,8 +45,8 @@ def random_model(shape: str, vocabulary: int, dtype: torch.dtype, seed: int) -> 
         torch.set_default_dtype(dtype)
         with torch.device(device):
             config = LlamaConfig(
-                **SHAPES[shape],
-                vocab_size=vocabulary,
+                **MODEL_CONFIGS[name],
+                vocab_size=vocab_size,
                 max_position_embeddings=4096,
                 attn_implementation="sdpa",
             )

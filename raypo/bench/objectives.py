@@ -1,4 +1,4 @@
-"""What an objective costs by itself: forward and backward on log-probs, without a model."""
+"""Cost of an objective alone: forward and backward on log-probs, without a model."""
 
 from __future__ import annotations
 
@@ -7,106 +7,119 @@ from dataclasses import dataclass
 
 import torch
 
-from raypo.bench.measure import Measured, measure_in_turn
+from raypo.bench.measure import Measurement, measure_in_turn
 from raypo.io.progress import Progress, no_progress
-from raypo.objectives import PreferenceBatch, build_objective
+from raypo.objectives import PreferenceBatch, build_objective, preset_options
 
-_CATALOGUE, _HISTORY, _EMBEDDING = 5000, 10, 64
+_CATALOGUE_SIZE, _HISTORY_LENGTH, _EMBEDDING_SIZE = 5000, 10, 64
+
+
+@dataclass(frozen=True)
+class ObjectiveGrid:
+    """All combinations to measure; a preset without sharing is measured once per size.
+
+    Attributes:
+        names: presets.
+        num_users: global batch sizes.
+        num_negatives: sampled negatives per user.
+        rhos: fractions of the batch to share negatives with, for presets that share.
+    """
+
+    names: Sequence[str]
+    num_users: Sequence[int]
+    num_negatives: Sequence[int]
+    rhos: Sequence[float]
+
+    def cases(self) -> list[tuple[str, int, int, float]]:
+        """Preset, users, negatives and rho of every measurement."""
+        return [
+            (name, users, negatives, rho)
+            for users in self.num_users
+            for negatives in self.num_negatives
+            for name in self.names
+            for rho in (self.rhos if "rho" in preset_options(name) else [0.0])
+        ]
 
 
 @dataclass(frozen=True)
 class ObjectiveCost:
-    """One row of the table.
+    """Cost of one objective at one size.
 
     Attributes:
-        objective: preset. users: b, the global batch. negatives: n. rho: of sharing, 0 is off.
-        set_size: |E_u| before masking. measured: forward and backward.
+        objective: preset.
+        num_users: b, the global batch.
+        num_negatives: n, sampled per user.
+        rho: fraction of the batch to share with; 0 is off.
+        set_size: |E_u|, negatives per user after sharing, before masking.
+        measurement: forward and backward.
     """
 
     objective: str
-    users: int
-    negatives: int
+    num_users: int
+    num_negatives: int
     rho: float
     set_size: int
-    measured: Measured
+    measurement: Measurement
 
     def row(self) -> dict[str, object]:
         """Plain values for a table."""
-        peak = self.measured.peak_bytes
+        peak = self.measurement.peak_bytes
         return {
             "objective": self.objective,
-            "users": self.users,
-            "negatives": self.negatives,
+            "users": self.num_users,
+            "negatives": self.num_negatives,
             "rho": self.rho,
-            "set size": self.set_size,
-            "milliseconds": round(1000 * self.measured.median, 2),
-            "peak MiB": None if peak is None else round(peak / 2**20, 1),
+            "negatives after sharing": self.set_size,
+            "median milliseconds": round(1000 * self.measurement.median, 2),
+            "peak memory added (MiB)": None if peak is None else round(peak / 2**20, 1),
         }
 
 
 def bench_objectives(
-    users: Sequence[int],
-    negatives: Sequence[int],
-    rhos: Sequence[float],
+    grid: ObjectiveGrid,
     device: torch.device,
-    names: Sequence[str] = ("napo",),
     repeats: int = 5,
     progress: Progress = no_progress,
 ) -> Iterator[ObjectiveCost]:
-    """Measure each preset on each size; a preset without sharing is measured once per size.
+    """Measure each preset at each size.
 
     Args:
-        users: global batch sizes.
-        negatives: sampled negatives per user.
-        rhos: shares of the batch to share with, of presets that share.
-        device: where the log-probs are.
-        names: presets.
-        repeats: repetitions of which the median counts.
-        progress: told of finished rows.
+        grid: what to measure.
+        device: device of the log-probs.
+        repeats: repetitions, of which the median counts.
+        progress: reports measurements that are finished.
     """
-    cases = [
-        (name, b, n, rho)
-        for b in users
-        for n in negatives
-        for name in names
-        for rho in (rhos if "rho" in _options(name) else [0.0])
-    ]
+    cases = grid.cases()
     for done, (name, b, n, rho) in enumerate(cases):
         progress(done, len(cases), f"{name}, {b} users, {n} negatives, rho {rho:g}")
-        shares = "rho" in _options(name)
+        shares = "rho" in preset_options(name)
         objective = build_objective(name, rho=rho) if shares else build_objective(name)
-        batch = _batch(b, n, device)
+        batch = _synthetic_batch(b, n, device)
 
         def step(objective: object = objective, batch: PreferenceBatch = batch) -> None:
             batch.chosen_logps.grad = batch.rejected_logps.grad = None
             objective(batch).loss.backward()  # type: ignore[operator]
 
-        measured = measure_in_turn({name: step}, device, repeats)[name]
+        measurement = measure_in_turn({name: step}, device, repeats)[name]
         size = n * (1 + int((b - 1) * rho + 1e-9))
-        yield ObjectiveCost(name, b, n, rho, size, measured)
+        yield ObjectiveCost(name, b, n, rho, size, measurement)
     progress(len(cases), len(cases), "")
 
 
-def _options(name: str) -> dict[str, object]:
-    from raypo.objectives import preset_options
-
-    return preset_options(name)
-
-
-def _batch(b: int, n: int, device: torch.device) -> PreferenceBatch:
+def _synthetic_batch(b: int, n: int, device: torch.device) -> PreferenceBatch:
     generator = torch.Generator().manual_seed(0)
-    items = torch.randn(_CATALOGUE, _EMBEDDING, generator=generator)
+    items = torch.randn(_CATALOGUE_SIZE, _EMBEDDING_SIZE, generator=generator)
     items = torch.nn.functional.normalize(items, dim=1).to(device)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
     def ids(*shape: int) -> torch.Tensor:
-        return torch.randint(_CATALOGUE, shape, generator=generator).to(device)
+        return torch.randint(_CATALOGUE_SIZE, shape, generator=generator).to(device)
 
-    def item_scores(users: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    def item_scores(users: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
         scores = torch.nn.functional.normalize(users, dim=1) @ items.T
-        return scores.gather(1, asked)
+        return scores.gather(1, candidates)
 
     return PreferenceBatch(
         chosen_logps=(2 * normal(b) - 6).requires_grad_(),
@@ -115,9 +128,9 @@ def _batch(b: int, n: int, device: torch.device) -> PreferenceBatch:
         rejected_lengths=torch.full((b, n), 6, device=device),
         reference_chosen_logps=2 * normal(b) - 6,
         reference_rejected_logps=2 * normal(b, n) - 7,
-        user_embeddings=normal(b, _EMBEDDING),
+        user_embeddings=normal(b, _EMBEDDING_SIZE),
         chosen_items=ids(b),
         rejected_items=ids(b, n),
-        history_items=ids(b, _HISTORY),
+        history_items=ids(b, _HISTORY_LENGTH),
         item_scores=item_scores,
     )

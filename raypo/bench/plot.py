@@ -1,4 +1,4 @@
-"""Pictures of benchmarks."""
+"""Plots of benchmarks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from raypo.config import InputError
 from raypo.io.files import atomic_path
 
 
-def draw_policy(costs: Sequence[PolicyCost], file: Path, title: str) -> None:
-    """Seconds by number of negatives, a line per way, and the floor.
+def plot_policy(costs: Sequence[PolicyCost], file: Path, title: str) -> None:
+    """Plot seconds by number of negatives, a line per variant, and the multiply-adds' bound.
+
+    Args:
+        costs: result of `bench_policy`.
+        file: image to write; its suffix is the format.
+        title: title of the plot.
 
     Raises:
         InputError: matplotlib, of the extra `bench`, is not installed.
@@ -22,22 +27,22 @@ def draw_policy(costs: Sequence[PolicyCost], file: Path, title: str) -> None:
         raise InputError("--plot needs matplotlib: pip install 'raypo[bench]'") from None
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    sft = next(cost for cost in costs if cost.way == "sft")
-    for way in dict.fromkeys(cost.way for cost in costs if cost.way != "sft"):
-        line = [cost for cost in costs if cost.way == way]
+    sft = next(cost for cost in costs if cost.variant == "sft")
+    for variant in dict.fromkeys(cost.variant for cost in costs if cost.variant != "sft"):
+        line = [cost for cost in costs if cost.variant == variant]
         axes.plot(
-            [cost.negatives for cost in line],
-            [cost.measured.best for cost in line],
+            [cost.num_negatives for cost in line],
+            [cost.measurement.best for cost in line],
             marker="o",
-            label=way,
+            label=variant,
         )
-    packed = [cost for cost in costs if cost.way == "packed"]
+    packed = [cost for cost in costs if cost.variant == "packed"]
     axes.plot(
-        [cost.negatives for cost in packed],
-        [cost.floor * sft.measured.best for cost in packed],
+        [cost.num_negatives for cost in packed],
+        [cost.relative_macs * sft.measurement.best for cost in packed],
         linestyle="--",
         color="gray",
-        label="floor",
+        label="SFT time x MACs / SFT MACs",
     )
     axes.set(xlabel="negatives per user", ylabel="seconds, forward + backward", yscale="log")
     axes.set_title(title)

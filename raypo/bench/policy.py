@@ -1,27 +1,28 @@
-"""What many negatives cost: the packed policy beside the ways of the public trainers.
+"""Cost of a training step with many negatives: packed rows and what public trainers do instead.
 
-Contenders, each forward and backward through the adapter, on the same users and responses:
+Variants, each forward and backward through the adapter, on the same users and responses:
 
 - `naive`: a row per response, prompt repeated, logits and log-softmax over whole sequences;
-- `tight`: the same rows, logits at response positions alone;
+- `response_logits_only`: the same rows, logits only at positions that predict a response token;
 - `packed`: each distinct token once (`raypo.policy`);
-- `sft`: the packed code with one response, which the floor is relative to.
+- `sft`: packed with one response per user, the baseline that the others are compared with.
 
-The floor counts multiply-adds: every distinct token once through the body's linear layers, every
-place that predicts once through the LM head. It leaves attention out, as it leaves out everything
-that a perfect implementation could hide.
+Multiply-adds are a lower bound of the work: each distinct token once through the decoder's linear
+layers, each predicting position once through the LM head. Attention is left out, as is everything
+that a perfect implementation could overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from raypo.bench.measure import Measured, measure_in_turn
+from raypo.bench.measure import Measurement, measure_in_turn
+from raypo.data.tokenisation import EncodedUsers
 from raypo.io.progress import Progress, no_progress
 from raypo.policy import pack_responses
 from raypo.policy.activation_checkpointing import Recompute
@@ -29,134 +30,186 @@ from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
 
-WAYS = ("naive", "tight", "packed")
+VARIANTS = ("naive", "response_logits_only", "packed")
+_SFT = ("sft", 0)
 
 
 @dataclass(frozen=True)
-class Users:
-    """Token ids: prompts [users], responses [users][negatives + 1], the target's first."""
+class PolicySettings:
+    """What to measure.
 
-    prompts: list[list[int]]
-    responses: list[list[list[int]]]
+    Attributes:
+        num_negatives: numbers of negatives per user.
+        variants: of `VARIANTS`; `sft` is always measured.
+        repeats: rounds that count; one more warms up.
+        gradient_checkpointing: of the packed variants, as in training.
+    """
 
-    def with_negatives(self, n: int) -> Users:
-        """The same users with the target and the first n negatives."""
-        return Users(self.prompts, [answers[: n + 1] for answers in self.responses])
+    num_negatives: Sequence[int]
+    variants: Sequence[str] = VARIANTS
+    repeats: int = 3
+    gradient_checkpointing: Recompute = "auto"
 
 
 @dataclass(frozen=True)
 class PolicyCost:
-    """One row of the table.
+    """Cost of one variant with one number of negatives.
 
     Attributes:
-        way: contender. negatives: n. tokens: distinct tokens of the batch.
-        floor: multiply-adds relative to `sft`. relative: seconds relative to `sft`.
-        speedup: seconds of `naive` over this one's; None where naive was not run.
-        apart: of the packed way, the largest relative difference of a response's log-prob from
-            naive's; None likewise.
+        variant: what was measured.
+        num_negatives: n, per user.
+        num_tokens: distinct tokens of the batch.
+        measurement: forward and backward.
+        relative_macs: multiply-adds relative to `sft`.
+        relative_time: seconds relative to `sft`.
+        speedup: seconds of `naive` over this variant's; None where naive was not run.
+        logp_difference: of the packed variant, the largest relative difference of a response's
+            log-prob from naive's; None where naive was not run.
     """
 
-    way: str
-    negatives: int
-    tokens: int
-    measured: Measured
-    floor: float
-    relative: float
+    variant: str
+    num_negatives: int
+    num_tokens: int
+    measurement: Measurement
+    relative_macs: float
+    relative_time: float
     speedup: float | None
-    apart: float | None
+    logp_difference: float | None
 
     def row(self) -> dict[str, object]:
         """Plain values for a table."""
-        peak = self.measured.peak_bytes
+        peak, difference = self.measurement.peak_bytes, self.logp_difference
         return {
-            "n": self.negatives,
-            "way": self.way,
-            "seconds": round(self.measured.best, 4),
-            "median": round(self.measured.median, 4),
-            "tokens/s": round(self.tokens / self.measured.best),
-            "x sft": round(self.relative, 2),
-            "floor": round(self.floor, 2),
-            "of floor": round(self.relative / self.floor, 2),
-            "faster than naive": None if self.speedup is None else round(self.speedup, 1),
-            "peak MiB": None if peak is None else round(peak / 2**20),
-            "apart from naive": None if self.apart is None else float(f"{self.apart:.1e}"),
+            "negatives": self.num_negatives,
+            "variant": self.variant,
+            "seconds": round(self.measurement.best, 4),
+            "median seconds": round(self.measurement.median, 4),
+            "tokens/s": round(self.num_tokens / self.measurement.best),
+            "time / SFT time": round(self.relative_time, 2),
+            "MACs / SFT MACs": round(self.relative_macs, 2),
+            "time ratio / MAC ratio": round(self.relative_time / self.relative_macs, 2),
+            "naive time / time": None if self.speedup is None else round(self.speedup, 1),
+            "peak memory added (MiB)": None if peak is None else round(peak / 2**20),
+            "max relative log-prob difference": (
+                None if difference is None else float(f"{difference:.1e}")
+            ),
         }
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """A model on its device and the batches of each number of negatives."""
+
+    model: Any
+    policy: PackedPolicy
+    users: EncodedUsers
+    pad_token_id: int
+    packs: Mapping[int, PackedResponses]
+
+    def rows(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the variants that repeat the prompt."""
+        device = self.packs[n].tokens.device
+        return repeated_rows(first_negatives(self.users, n), self.pad_token_id, device)
+
+    def forward(self, variant: str, n: int) -> Callable[[], Tensor]:
+        """The variant's forward pass, its inputs already made."""
+        if variant in ("packed", "sft"):
+            return lambda: self.policy(self.packs[n])
+        rows = self.rows(n)
+        logps = naive_logps if variant == "naive" else response_logits_only_logps
+        return lambda: logps(self.model, *rows)
+
+    def relative_macs(self, n: int) -> float:
+        """Multiply-adds relative to one response per user."""
+        return multiply_adds(self.model, self.packs[n]) / multiply_adds(self.model, self.packs[0])
+
+    @torch.no_grad()
+    def logp_difference(self, n: int) -> float:
+        """Largest relative difference of a response's log-prob, packed from naive."""
+        naive = naive_logps(self.model, *self.rows(n))
+        packed = self.policy(self.packs[n]).flatten()
+        return float(((packed - naive) / naive).abs().max())
 
 
 def bench_policy(
     model: Any,
-    users: Users,
+    users: EncodedUsers,
     pad_token_id: int,
-    negatives: Sequence[int],
-    ways: Sequence[str] = WAYS,
-    repeats: int = 3,
-    recompute: Recompute = "auto",
+    settings: PolicySettings,
     progress: Progress = no_progress,
 ) -> list[PolicyCost]:
-    """Measure all contenders in turn; the fastest repetition counts.
+    """Measure all variants, interleaved; the fastest repetition counts.
 
     Args:
         model: PEFT-wrapped decoder with a trainable adapter, on its device.
-        users: with at least the most negatives asked for.
-        pad_token_id: fills rows of the naive ways.
-        negatives: n's to measure.
-        ways: contenders beside `sft`.
-        repeats: rounds that count; one more warms up.
-        recompute: of the packed ways, as in training.
-        progress: told of calls made.
+        users: prompts, and responses with the target's first, for at least the largest number of
+            negatives.
+        pad_token_id: fills rows of the variants that repeat the prompt.
+        settings: what to measure.
+        progress: reports calls that are made.
     """
     model.train()
     device = next(model.parameters()).device
-    policy = PackedPolicy(model, recompute=recompute)
+    bench = _Bench(
+        model,
+        PackedPolicy(model, recompute=settings.gradient_checkpointing),
+        users,
+        pad_token_id,
+        {
+            n: _pack(first_negatives(users, n), pad_token_id, device)
+            for n in (0, *settings.num_negatives)
+        },
+    )
+    pairs = [(name, n) for n in settings.num_negatives for name in settings.variants]
+    cases = dict.fromkeys([_SFT, *pairs])
     parameters = [p for p in model.parameters() if p.requires_grad]
-    steps: dict[str, Callable[[], object]] = {}
-    packs = {n: _pack(users.with_negatives(n), pad_token_id, device) for n in (0, *negatives)}
-    steps["sft 0"] = _step(parameters, lambda: policy(packs[0]))
-    for n in negatives:
-        for way in ways:
-            steps[f"{way} {n}"] = _step(
-                parameters, _forward(way, model, policy, users, n, pad_token_id, packs[n])
-            )
-    done = [0]
+    steps = {
+        f"{variant}, {n}": _step(parameters, bench.forward(variant, n)) for variant, n in cases
+    }
+    num_done = 0
 
-    def told(name: str, turn: int) -> None:
-        progress(done[0], len(steps) * (repeats + 1), f"{name} negatives, round {turn}")
-        done[0] += 1
+    def report(name: str, turn: int) -> None:
+        nonlocal num_done
+        progress(num_done, len(steps) * (settings.repeats + 1), f"{name} negatives, round {turn}")
+        num_done += 1
 
-    measured = measure_in_turn(steps, device, repeats, told)
-    base = measured["sft 0"].best
+    measured = measure_in_turn(steps, device, settings.repeats, report)
+    return _costs(bench, dict(zip(cases, measured.values(), strict=True)))
+
+
+def _costs(bench: _Bench, measurements: Mapping[tuple[str, int], Measurement]) -> list[PolicyCost]:
+    sft = measurements[_SFT]
     costs = []
-    for name, result in measured.items():
-        way, n = name.split()[0], int(name.split()[1])
-        naive = measured.get(f"naive {n}")
+    for (variant, n), measurement in measurements.items():
+        naive = measurements.get(("naive", n))
+        compared = variant == "packed" and naive is not None
         costs.append(
             PolicyCost(
-                way=way,
-                negatives=n,
-                tokens=packs[n].num_tokens,
-                measured=result,
-                floor=multiply_adds(model, packs[n]) / multiply_adds(model, packs[0]),
-                relative=result.best / base,
-                speedup=naive.best / result.best if naive is not None else None,
-                apart=_apart(model, policy, users.with_negatives(n), pad_token_id, packs[n])
-                if way == "packed" and naive is not None
-                else None,
+                variant=variant,
+                num_negatives=n,
+                num_tokens=bench.packs[n].num_tokens,
+                measurement=measurement,
+                relative_macs=bench.relative_macs(n),
+                relative_time=measurement.best / sft.best,
+                speedup=naive.best / measurement.best if naive is not None else None,
+                logp_difference=bench.logp_difference(n) if compared else None,
             )
         )
     return costs
 
 
-@torch.no_grad()
-def _apart(
-    model: Any, policy: PackedPolicy, users: Users, pad_token_id: int, packed: PackedResponses
-) -> float:
-    naive = naive_logps(model, *repeated_rows(users, pad_token_id, packed.tokens.device))
-    ours = policy(packed).flatten()
-    return float(((ours - naive) / naive).abs().max())
+def first_negatives(users: EncodedUsers, n: int) -> EncodedUsers:
+    """The same users with the target and the first n negatives."""
+    return EncodedUsers(users.prompts, [responses[: n + 1] for responses in users.responses])
 
 
 def multiply_adds(model: Any, packed: PackedResponses) -> int:
-    """Of a forward pass without attention: tokens through the body, places through the head."""
+    """Multiply-adds of a forward pass without attention.
+
+    Args:
+        model: decoder, plain or PEFT-wrapped; LoRA's own layers are not counted.
+        packed: its tokens go through the linear layers, its predicting positions through the head.
+    """
     causal_lm = causal_lm_of(model)
     body = sum(
         module.weight.numel()
@@ -167,7 +220,7 @@ def multiply_adds(model: Any, packed: PackedResponses) -> int:
     return int(packed.num_tokens * body + len(packed.sources) * head)
 
 
-def _pack(users: Users, pad_token_id: int, device: torch.device) -> PackedResponses:
+def _pack(users: EncodedUsers, pad_token_id: int, device: torch.device) -> PackedResponses:
     packed = pack_responses(
         users.prompts, users.responses, pad_token_id, multiple_of=row_multiple()
     )
@@ -183,61 +236,63 @@ def _step(parameters: list[nn.Parameter], forward: Callable[[], Tensor]) -> Call
     return step
 
 
-def _forward(
-    way: str,
-    model: Any,
-    policy: PackedPolicy,
-    users: Users,
-    n: int,
-    pad_token_id: int,
-    packed: PackedResponses,
-) -> Callable[[], Tensor]:
-    if way == "packed":
-        return lambda: policy(packed)
-    rows = repeated_rows(users.with_negatives(n), pad_token_id, packed.tokens.device)
-    if way == "naive":
-        return lambda: naive_logps(model, *rows)
-    return lambda: tight_logps(model, *rows)
-
-
 def repeated_rows(
-    users: Users, pad_token_id: int, device: torch.device
+    users: EncodedUsers, pad_token_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows as the public trainers make them, one per response.
 
     Returns:
-        Tokens, attention mask and where responses are, each [rows, longest].
+        Tokens, attention mask and mask of response tokens, each [rows, longest].
     """
     rows = [
-        (prompt + answer, len(prompt))
-        for prompt, answers in zip(users.prompts, users.responses, strict=True)
-        for answer in answers
+        (prompt + response, len(prompt))
+        for prompt, responses in zip(users.prompts, users.responses, strict=True)
+        for response in responses
     ]
     longest = max(len(tokens) for tokens, _ in rows)
     tokens = torch.full((len(rows), longest), pad_token_id)
-    attended, answered = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
-    for index, (row, prompt) in enumerate(rows):
+    attention_mask, is_response = (
+        torch.zeros_like(tokens),
+        torch.zeros_like(tokens, dtype=torch.bool),
+    )
+    for index, (row, prompt_length) in enumerate(rows):
         tokens[index, : len(row)] = torch.tensor(row)
-        attended[index, : len(row)] = 1
-        answered[index, prompt : len(row)] = True
-    return tokens.to(device), attended.to(device), answered.to(device)
+        attention_mask[index, : len(row)] = 1
+        is_response[index, prompt_length : len(row)] = True
+    return tokens.to(device), attention_mask.to(device), is_response.to(device)
 
 
-def naive_logps(model: Any, tokens: Tensor, attended: Tensor, answered: Tensor) -> Tensor:
-    """Summed response log-probs [rows], logits and log-softmax over everything."""
-    logits = model(input_ids=tokens, attention_mask=attended, use_cache=False).logits
+def naive_logps(model: Any, tokens: Tensor, attention_mask: Tensor, is_response: Tensor) -> Tensor:
+    """Summed response log-probs [rows], with logits and log-softmax at every position.
+
+    Args:
+        model: decoder, plain or PEFT-wrapped.
+        tokens: [rows, longest].
+        attention_mask: [rows, longest].
+        is_response: [rows, longest].
+    """
+    logits = model(input_ids=tokens, attention_mask=attention_mask, use_cache=False).logits
     logps = logits[:, :-1].float().log_softmax(dim=-1)
     token_logps: Tensor = logps.gather(2, tokens[:, 1:, None])[:, :, 0]
-    return (token_logps * answered[:, 1:]).sum(dim=1)
+    return (token_logps * is_response[:, 1:]).sum(dim=1)
 
 
-def tight_logps(model: Any, tokens: Tensor, attended: Tensor, answered: Tensor) -> Tensor:
-    """Summed response log-probs [rows], logits where a response token is predicted alone."""
+def response_logits_only_logps(
+    model: Any, tokens: Tensor, attention_mask: Tensor, is_response: Tensor
+) -> Tensor:
+    """Summed response log-probs [rows], with logits only where a response token is predicted.
+
+    Args:
+        model: decoder, plain or PEFT-wrapped.
+        tokens: [rows, longest].
+        attention_mask: [rows, longest].
+        is_response: [rows, longest].
+    """
     causal_lm = causal_lm_of(model)
     hidden = causal_lm.get_decoder()(
-        input_ids=tokens, attention_mask=attended, use_cache=False
+        input_ids=tokens, attention_mask=attention_mask, use_cache=False
     ).last_hidden_state[:, :-1]
-    predicts = answered[:, 1:]
+    predicts = is_response[:, 1:]
     logits = causal_lm.get_output_embeddings()(hidden[predicts]).float()
     targets = tokens[:, 1:][predicts]
     token_logps = logits.log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]

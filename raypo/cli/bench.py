@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Collection, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,7 +15,29 @@ from raypo.config import InputError
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure raypo on this machine.")
 
-Output = Annotated[Path | None, typer.Option(help="CSV to write besides the table.")]
+Output = Annotated[Path | None, typer.Option(help="CSV file to write beside the table.")]
+Model = Annotated[str, typer.Option(help="folder or built-in model")]
+Data = Annotated[Path | None, typer.Option(help="prepared data set; otherwise MovieLens-100K")]
+Rounds = Annotated[int, typer.Option(help="rounds, of which the fastest counts", min=1)]
+
+
+class Dtype(StrEnum):
+    """Data types of a base model."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Checkpointing(StrEnum):
+    """Values of `policy.gradient_checkpointing`."""
+
+    auto = "auto"
+    true = "true"
+    false = "false"
+
+    def value_of(self) -> bool | Literal["auto"]:
+        """The setting's own value."""
+        return "auto" if self is Checkpointing.auto else self is Checkpointing.true
 
 
 @bench_app.command("objectives")
@@ -20,38 +45,147 @@ def objectives(
     names: Annotated[str, typer.Option(help="presets, by comma")] = "s-dpo,napo",
     users: Annotated[str, typer.Option(help="global batch sizes")] = "16,64,256,1024,4096",
     negatives: Annotated[str, typer.Option(help="sampled negatives per user")] = "3,7,19",
-    rho: Annotated[str, typer.Option(help="shares of the batch to share with")] = "0.01,0.7",
+    rho: Annotated[str, typer.Option(help="fractions of the batch to share with")] = "0.01,0.7",
     repeats: Annotated[int, typer.Option(help="repetitions, of which the median counts")] = 5,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; otherwise the fastest")] = None,
     output: Output = None,
 ) -> None:
     """Time and memory of objectives alone, forward and backward, without a model."""
-    from rich.console import Console
-
-    from raypo.bench.measure import write_csv
-    from raypo.bench.objectives import bench_objectives
+    from raypo.bench.objectives import ObjectiveGrid, bench_objectives
     from raypo.objectives import available_objectives
 
-    wanted = names.split(",")
-    unknown = [name for name in wanted if name not in available_objectives() or name == "sft"]
-    if unknown:
-        raise InputError(f"--names {unknown[0]!r}: expected preference objectives, see objectives")
+    grid = ObjectiveGrid(
+        names=choices("--names", names, set(available_objectives()) - {"sft"}),
+        num_users=whole_numbers("--users", users),
+        num_negatives=whole_numbers("--negatives", negatives),
+        rhos=[float(each) for each in rho.split(",")],
+    )
+    on = pick_device(device)
     with progress_bar("objectives") as progress:
-        rows = [
-            cost.row()
-            for cost in bench_objectives(
-                whole_numbers("--users", users),
-                whole_numbers("--negatives", negatives),
-                [float(share) for share in rho.split(",")],
-                pick_device(device),
-                wanted,
-                repeats,
-                progress,
-            )
-        ]
-    Console().print(table(rows))
-    if output is not None:
-        write_csv(output, rows)
+        rows = [cost.row() for cost in bench_objectives(grid, on, repeats, progress)]
+    show(rows, output)
+
+
+@bench_app.command("policy")
+def policy(
+    model: Annotated[
+        str, typer.Option(help="folder, built-in name, random-1b or random-7b")
+    ] = "smollm2-135m-instruct",
+    data: Data = None,
+    users: Annotated[int, typer.Option(help="users per batch")] = 2,
+    negatives: Annotated[str, typer.Option(help="negatives per user")] = "3,7,15,19",
+    variants: Annotated[
+        str, typer.Option(help="what to compare sft with")
+    ] = "naive,response_logits_only,packed",
+    dtype: Annotated[Dtype, typer.Option(help="of the base model")] = Dtype.bfloat16,
+    rank: Annotated[int, typer.Option(help="of the adapter")] = 8,
+    repeats: Rounds = 3,
+    gradient_checkpointing: Annotated[
+        Checkpointing, typer.Option(help="of packed batches, as in training")
+    ] = Checkpointing.auto,
+    seed: int = 0,
+    output: Output = None,
+    plot: Annotated[Path | None, typer.Option(help="picture to draw beside the table")] = None,
+) -> None:
+    """Time and memory of a training step's forward and backward, by number of negatives."""
+    from raypo.bench.inputs import InputSettings, load_inputs
+    from raypo.bench.plot import plot_policy
+    from raypo.bench.policy import VARIANTS, PolicySettings, bench_policy
+
+    settings = PolicySettings(
+        num_negatives=whole_numbers("--negatives", negatives),
+        variants=choices("--variants", variants, VARIANTS),
+        repeats=repeats,
+        gradient_checkpointing=gradient_checkpointing.value_of(),
+    )
+    most = max(settings.num_negatives)
+    loaded = load_inputs(InputSettings(model, data, users, most, dtype.value, rank, seed))
+    with progress_bar("policy") as progress:
+        costs = bench_policy(loaded.model, loaded.users, loaded.pad_token_id, settings, progress)
+    show([cost.row() for cost in costs], output)
+    if plot is not None:
+        plot_policy(costs, plot, f"{model}, {users} users, {dtype}")
+
+
+@bench_app.command("scorer")
+def scorer(
+    model: Model = "smollm2-135m-instruct",
+    adapter: Annotated[
+        Path | None, typer.Option(help="PEFT folder; otherwise the base model")
+    ] = None,
+    data: Data = None,
+    users: Annotated[int, typer.Option(help="users per round")] = 8,
+    candidates: Annotated[int, typer.Option(help="candidates per user")] = 20,
+    batch: Annotated[int, typer.Option(help="users per packed forward pass")] = 8,
+    modes: Annotated[
+        str, typer.Option(help="of packed, vllm, generate, constrained")
+    ] = "packed,vllm",
+    dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.bfloat16,
+    repeats: Rounds = 3,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Users per second: packed scorer, vLLM's prompt_logprobs, generated titles."""
+    from raypo.bench.scorer import MODES, ScorerSettings, bench_scorer
+    from raypo.policy.adapters import check_adapter
+
+    settings = ScorerSettings(
+        model=model,
+        adapter=adapter,
+        data=data,
+        num_users=users,
+        num_candidates=candidates,
+        batch_size=batch,
+        modes=choices("--modes", modes, MODES),
+        dtype=dtype.value,
+        repeats=repeats,
+        seed=seed,
+    )
+    if adapter is not None:
+        check_adapter(adapter)
+    with progress_bar("scorer") as progress:
+        rows = bench_scorer(settings, progress)
+    show(rows, output)
+
+
+@bench_app.command("data")
+def data_preparation(
+    interactions: Annotated[int, typer.Option(help="of the synthetic log")] = 20_000_000,
+    users: Annotated[int, typer.Option(help="of the log")] = 200_000,
+    items: Annotated[int, typer.Option(help="of the catalogue")] = 50_000,
+    workers: Annotated[int, typer.Option(help="Ray workers; 0 for none")] = 2,
+    folder: Annotated[
+        Path | None, typer.Option(help="where the log is written; otherwise a temporary folder")
+    ] = None,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Interactions per second and peak memory of `raypo data prepare`."""
+    from raypo.bench.data import SyntheticLog, bench_data
+
+    log = SyntheticLog(interactions, users, items, num_files=max(1, workers), seed=seed)
+    with progress_bar("data") as progress:
+        rows = bench_data(log, workers, folder, progress)
+    show(rows, output)
+
+
+@bench_app.command("cost")
+def cost(
+    runs: Annotated[list[str], typer.Argument(help="folders of sft, align, evaluate or pipelines")],
+    rows: Annotated[
+        int | None, typer.Option(help="users times epochs to project to", min=1)
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Core or GPU hours of finished runs by their own metrics, and of other sizes."""
+    from raypo.bench.cost import run_costs
+    from raypo.config.paths import local_path
+    from raypo.io.remote import fetch
+
+    folders = [local_path(run) for run in runs]
+    for folder in folders:
+        fetch(folder)
+    show([each.row(rows) for each in run_costs(folders)], output)
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
@@ -66,8 +200,26 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def choices(option: str, text: str, allowed: Collection[str]) -> list[str]:
+    """Names by comma.
+
+    Raises:
+        InputError: one is not allowed, by the option's name.
+    """
+    names = text.split(",")
+    for name in names:
+        if name not in allowed:
+            known = ", ".join(sorted(allowed) if isinstance(allowed, set) else allowed)
+            raise InputError(f"{option} {name!r}: expected of {known}")
+    return names
+
+
 def pick_device(name: str | None):  # type: ignore[no-untyped-def]
-    """The torch device of this name, or the best there is."""
+    """The torch device of this name; None takes the fastest.
+
+    Raises:
+        InputError: the device is unknown or missing.
+    """
     import torch
 
     if name is None:
@@ -77,145 +229,29 @@ def pick_device(name: str | None):  # type: ignore[no-untyped-def]
     return torch.device(name)
 
 
-def table(rows: list[dict[str, object]]):  # type: ignore[no-untyped-def]
-    """Rows as a rich table, one column per key."""
+def show(rows: Sequence[dict[str, object]], output: Path | None) -> None:
+    """Print a table, one column per key, and write the same as CSV.
+
+    Args:
+        rows: with the same keys.
+        output: CSV file; None writes none.
+    """
+    from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(*rows[0].keys())
-    for row in rows:
-        drawn.add_row(*("" if value is None else str(value) for value in row.values()))
-    return drawn
-
-
-_RECOMPUTE: dict[str, Any] = {"auto": "auto", "all": True, "none": False}
-Model = Annotated[str, typer.Option(help="folder or built-in model")]
-Data = Annotated[Path | None, typer.Option(help="prepared data set, else MovieLens-100K")]
-
-
-@bench_app.command("policy")
-def policy(
-    model: Annotated[
-        str, typer.Option(help="folder, built-in model, random-1b or random-7b")
-    ] = "smollm2-135m-instruct",
-    data: Data = None,
-    users: Annotated[int, typer.Option(help="users of a batch")] = 2,
-    negatives: Annotated[str, typer.Option(help="negatives per user")] = "3,7,15,19",
-    ways: Annotated[str, typer.Option(help="beside sft")] = "naive,tight,packed",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
-    rank: Annotated[int, typer.Option(help="of the adapter")] = 8,
-    repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
-    recompute: Annotated[str, typer.Option(help="layers in backward: auto, all or none")] = "auto",
-    seed: int = 0,
-    output: Output = None,
-    plot: Annotated[Path | None, typer.Option(help="picture to draw besides the table")] = None,
-) -> None:
-    """Seconds and memory of a training step's forward and backward, by number of negatives."""
-    from rich.console import Console
-
-    from raypo.bench.inputs import load_inputs
     from raypo.bench.measure import write_csv
-    from raypo.bench.plot import draw_policy
-    from raypo.bench.policy import WAYS, bench_policy
 
-    counts = whole_numbers("--negatives", negatives)
-    unknown = sorted(set(ways.split(",")) - set(WAYS))
-    if unknown or dtype not in ("float32", "bfloat16"):
-        raise InputError(f"expected --ways of {', '.join(WAYS)} and --dtype float32 or bfloat16")
-    if recompute not in _RECOMPUTE:
-        raise InputError(f"--recompute {recompute!r}: expected auto, all or none")
-    policy, drawn, pad, _ = load_inputs(model, data, users, max(counts), dtype, rank, seed)
-    again = _RECOMPUTE[recompute]
-    with progress_bar("policy") as progress:
-        costs = bench_policy(policy, drawn, pad, counts, ways.split(","), repeats, again, progress)
-    rows = [cost.row() for cost in costs]
-    Console(width=120).print(table(rows))
+    cells = [
+        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
+    ]
+    table, width = Table(), 1
+    for key in rows[0]:
+        # Headings wrap between words, and nothing is cut off, however narrow the output.
+        longest = max(map(len, (*key.split(), *(row[key] for row in cells))))
+        table.add_column("\n".join(textwrap.wrap(key, longest, break_on_hyphens=False)))
+        width += longest + 3
+    for row in cells:
+        table.add_row(*row.values())
+    Console(width=max(Console().width, width)).print(table)
     if output is not None:
         write_csv(output, rows)
-    if plot is not None:
-        draw_policy(costs, plot, f"{model}, {users} users, {dtype}")
-
-
-@bench_app.command("scorer")
-def scorer(
-    model: Model = "smollm2-135m-instruct",
-    adapter: Annotated[Path | None, typer.Option(help="PEFT folder, else the base model")] = None,
-    data: Data = None,
-    users: Annotated[int, typer.Option(help="users of a round")] = 8,
-    candidates: Annotated[int, typer.Option(help="scored for each user")] = 20,
-    batch: Annotated[int, typer.Option(help="users per packed pass")] = 8,
-    ways: Annotated[
-        str, typer.Option(help="of packed, vllm, generate, constrained")
-    ] = "packed,vllm",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "bfloat16",
-    repeats: Annotated[int, typer.Option(help="rounds, of which the fastest counts")] = 3,
-    seed: int = 0,
-    output: Output = None,
-) -> None:
-    """Users per second of answering: packed scorer, vLLM's prompt_logprobs, generated titles."""
-    from rich.console import Console
-
-    from raypo.bench.measure import write_csv
-    from raypo.bench.scorer import WAYS, bench_scorer
-    from raypo.policy.adapters import check_adapter
-
-    if unknown := set(ways.split(",")) - set(WAYS):
-        raise InputError(f"--ways {unknown.pop()!r}: expected of {', '.join(WAYS)}")
-    if adapter is not None:
-        check_adapter(adapter)
-    asked = ways.split(",")
-    with progress_bar("scorer") as progress:
-        rows = bench_scorer(
-            model, data, users, candidates, batch, dtype, repeats, seed, asked, adapter, progress
-        )
-    Console(width=140).print(table(rows))
-    if output is not None:
-        write_csv(output, rows)
-
-
-@bench_app.command("data")
-def data_preparation(
-    interactions: Annotated[int, typer.Option(help="of the made-up log")] = 20_000_000,
-    users: Annotated[int, typer.Option(help="of the log")] = 200_000,
-    items: Annotated[int, typer.Option(help="of the catalogue")] = 50_000,
-    workers: Annotated[int, typer.Option(help="Ray workers; 0 for none")] = 2,
-    folder: Annotated[Path | None, typer.Option(help="for the log, else a temporary one")] = None,
-    seed: int = 0,
-    output: Output = None,
-) -> None:
-    """Interactions per second and peak memory of `raypo data prepare`."""
-    from rich.console import Console
-
-    from raypo.bench.data import bench_data
-
-    with progress_bar("data") as progress:
-        rows = bench_data(interactions, users, items, workers, seed, folder, progress)
-    Console(width=120).print(table(rows))
-    if output is not None:
-        from raypo.bench.measure import write_csv
-
-        write_csv(output, rows)
-
-
-@bench_app.command("cost")
-def cost(
-    runs: Annotated[list[str], typer.Argument(help="folders of sft, align, evaluate or pipelines")],
-    rows: Annotated[
-        int | None, typer.Option(help="users times epochs to project to", min=1)
-    ] = None,
-    output: Output = None,
-) -> None:
-    """Core or GPU hours of finished runs by their own metrics, and of other sizes."""
-    from rich.console import Console
-
-    from raypo.bench.cost import run_costs
-    from raypo.bench.measure import write_csv
-    from raypo.config.paths import local_path
-    from raypo.io.remote import fetch
-
-    folders = [local_path(run) for run in runs]
-    for folder in folders:
-        fetch(folder)
-    told = [each.row(rows) for each in run_costs(folders)]
-    Console(width=120).print(table(told))
-    if output is not None:
-        write_csv(output, told)

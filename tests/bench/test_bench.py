@@ -8,41 +8,48 @@ import torch
 from typer.testing import CliRunner
 
 from raypo.bench.measure import measure_in_turn
-from raypo.bench.objectives import bench_objectives
-from raypo.bench.policy import Users, bench_policy, naive_logps, repeated_rows, tight_logps
+from raypo.bench.objectives import ObjectiveGrid, bench_objectives
+from raypo.bench.policy import (
+    PolicySettings,
+    bench_policy,
+    naive_logps,
+    repeated_rows,
+    response_logits_only_logps,
+)
 from raypo.cli.main import app
 from raypo.config import InputError
+from raypo.data.tokenisation import EncodedUsers
 from raypo.policy import pack_responses, response_logps
 from tests.policy.test_logps import PROMPTS, RESPONSES, lora_model
 
-USERS = Users(PROMPTS, RESPONSES)
+USERS = EncodedUsers(PROMPTS, RESPONSES)
 
 
-def test_all_ways_compute_the_same_log_probs():
+def test_all_variants_compute_the_same_log_probs():
     model = lora_model("llama")
     rows = repeated_rows(USERS, 0, torch.device("cpu"))
-    naive, tight = naive_logps(model, *rows), tight_logps(model, *rows)
+    naive, selected = naive_logps(model, *rows), response_logits_only_logps(model, *rows)
     packed = response_logps(model, pack_responses(PROMPTS, RESPONSES, 0)).sums.flatten()
-    torch.testing.assert_close(tight, naive, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(selected, naive, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(packed, naive, atol=1e-5, rtol=1e-5)
 
 
-def test_the_floor_counts_distinct_tokens_and_predicting_places():
+def test_multiply_adds_count_distinct_tokens_and_predicting_positions():
     model = lora_model("llama")
-    costs = bench_policy(model, USERS, 0, [2], repeats=1)
-    assert [cost.way for cost in costs] == ["sft", "naive", "tight", "packed"]
+    costs = bench_policy(model, USERS, 0, PolicySettings([2], repeats=1))
+    assert [cost.variant for cost in costs] == ["sft", "naive", "response_logits_only", "packed"]
     body = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two layers: q, o; k, v; the feed-forward
     head = 97 * 32
-    # Tokens: prompts 5 + 3, and of each response all but the last; places: all of those tokens of
-    # responses, and one for each prompt.
-    whole = (8 + 7 + 4) * body + (7 + 4 + 2) * head
-    one = (8 + 2 + 1) * body + (2 + 1 + 2) * head
-    assert costs[-1].floor == pytest.approx(whole / one)
-    assert costs[0].floor == 1 and costs[0].relative == 1
+    # Tokens: prompts 5 + 3, and of each response all but the last. Predicting positions: all of
+    # those tokens of responses, and one for each prompt.
+    all_responses = (8 + 7 + 4) * body + (7 + 4 + 2) * head
+    first_response = (8 + 2 + 1) * body + (2 + 1 + 2) * head
+    assert costs[-1].relative_macs == pytest.approx(all_responses / first_response)
+    assert costs[0].relative_macs == 1 and costs[0].relative_time == 1
     assert costs[1].speedup == 1
 
 
-def test_measuring_counts_every_round_but_the_first_and_sees_memory():
+def test_every_round_but_the_first_counts_and_memory_is_measured():
     made = []
 
     def allocate():
@@ -54,13 +61,14 @@ def test_measuring_counts_every_round_but_the_first_and_sees_memory():
     assert measured.peak_bytes is None or measured.peak_bytes > 24 << 20
 
 
-def test_objectives_are_measured_once_per_size_and_share():
+def test_objectives_are_measured_once_per_size_and_rho():
     cpu = torch.device("cpu")
-    costs = list(bench_objectives([4, 8], [2], [0.0, 1.0], cpu, ["napo", "s-dpo"], repeats=1))
-    rows = [(cost.objective, cost.users, cost.rho, cost.set_size) for cost in costs]
+    grid = ObjectiveGrid(["napo", "s-dpo"], [4, 8], [2], [0.0, 1.0])
+    costs = list(bench_objectives(grid, cpu, repeats=1))
+    rows = [(cost.objective, cost.num_users, cost.rho, cost.set_size) for cost in costs]
     assert ("napo", 8, 1.0, 16) in rows and ("s-dpo", 8, 0.0, 2) in rows
     assert len(rows) == 6
-    assert all(math.isfinite(cost.measured.median) for cost in costs)
+    assert all(math.isfinite(cost.measurement.median) for cost in costs)
 
 
 @pytest.mark.slow
@@ -69,8 +77,9 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
     files = ["--output", str(tmp_path / "a.csv"), "--plot", str(tmp_path / "a.png")]
     answer = CliRunner().invoke(app, [*arguments, *files])
     assert answer.exit_code == 0, answer.output
+    assert "response_logits_only" in answer.output  # whole, however many columns there are
     written = pd.read_csv(tmp_path / "a.csv")
-    assert list(written["way"]) == ["sft", "naive", "tight", "packed"]
+    assert list(written["variant"]) == ["sft", "naive", "response_logits_only", "packed"]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -78,7 +87,11 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["policy", "--negatives", "3,x"], "--negatives '3,x': expected whole numbers"),
-        (["policy", "--ways", "packt"], "--ways of naive, tight, packed"),
+        (
+            ["policy", "--variants", "packt"],
+            "--variants 'packt': expected of naive, response_logits_only, packed",
+        ),
+        (["scorer", "--modes", "packed,vlm"], "--modes 'vlm': expected of packed, vllm"),
         (["objectives", "--names", "nap"], "--names 'nap'"),
         (["objectives", "--device", "tpu"], "--device 'tpu'"),
     ],

@@ -1,4 +1,4 @@
-"""What runs cost is read from what they wrote: the arithmetic can be followed with a pencil."""
+"""Costs of runs are read from their metrics; every expected value is worked out by hand."""
 
 import pytest
 from typer.testing import CliRunner
@@ -36,17 +36,17 @@ def evaluation(tmp_path):
         "engine": {"engines": 2, "gpus_per_engine": 1, "tensor_parallel": 2},
     }
     open_run(folder, configs.parse_config(configs.EvaluateConfig, values, source="test"))
-    told = {
+    costs = {
         "generate": {"seconds": 90.0, "answers": 400},
         "likelihood": {"seconds": 50.0, "answers": 1000},
         "constrained": {"seconds": 0.0, "answers": 0},
     }
     for model in ("a", "b"):
-        write_json(folder / model / "evaluated.json", {"cost": told})
+        write_json(folder / model / "evaluated.json", {"cost": costs})
     return folder
 
 
-def test_a_training_run_costs_its_whole_time_on_what_it_held(sft):
+def test_a_training_run_costs_its_total_time_on_the_devices_it_held(sft):
     (cost,) = run_costs([sft])
     assert (cost.stage, cost.device, cost.devices, cost.rows) == ("sft", "GPU", 1.0, 64)
     assert cost.tokens == pytest.approx(6 * 1000 + 4 * 1600)
@@ -55,19 +55,19 @@ def test_a_training_run_costs_its_whole_time_on_what_it_held(sft):
     assert cost.projected(640) == pytest.approx((100 / 3600, 400 / 3600))
 
 
-def test_a_run_that_was_resumed_costs_its_steps_at_least(sft):
+def test_a_resumed_run_costs_at_least_its_steps(sft):
     write_json(sft / "summary.json", {"steps": 2, "seconds": 3.0})
     (cost,) = run_costs([sft])
     assert cost.seconds == 10.0
 
 
-def test_a_run_that_is_not_finished_costs_what_it_has_taken(sft):
+def test_an_unfinished_run_costs_its_steps_so_far(sft):
     (sft / "summary.json").unlink()
     (cost,) = run_costs([sft])
     assert cost.seconds == 10.0
 
 
-def test_models_of_one_evaluation_count_once_and_ways_without_answers_not_at_all(evaluation):
+def test_models_of_one_evaluation_count_once_and_modes_without_answers_not_at_all(evaluation):
     generate, likelihood = run_costs([evaluation])
     assert (generate.stage, generate.device, generate.devices) == ("generate", "GPU", 4)
     assert generate.device_hours == pytest.approx(90 * 4 / 3600)
@@ -81,7 +81,7 @@ def test_the_command_takes_a_folder_of_runs_and_projects(sft, evaluation, tmp_pa
     )
     assert answer.exit_code == 0, answer.output
     lines = table.read_text().splitlines()
-    assert lines[0].endswith(",for 640 rows")
+    assert lines[0].endswith(",device hours for 640 rows")
     assert [line.split(",")[1] for line in lines[1:]] == ["generate", "likelihood", "sft"]
     assert lines[3].endswith("0.0278 to 0.111")
 

@@ -181,6 +181,7 @@ def test_a_large_data_set_is_audited_by_whole_users(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
 @pytest.mark.filterwarnings("ignore")
 def test_ray_workers_write_the_same_bytes(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,7 @@ def command(data: Path, output: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
     whole = subprocess.run(
         command(data, tmp_path / "whole"), capture_output=True, text=True, check=False

@@ -12,16 +12,10 @@ import psutil
 import pytest
 
 from raypo.io.run_folder import read_metrics
-from tests.training.inputs import make_inputs
 from tests.training.test_resume import timing
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def command(inputs, output, *more):
@@ -169,6 +163,7 @@ finally:
     assert (workers[0], workers[-1]) == (2, 1) and workers.index(1) <= 15
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(

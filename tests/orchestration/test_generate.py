@@ -20,7 +20,11 @@ from raypo.policy.adapters import load_policy, save_adapter
 from raypo.policy.model import greedy_answer, load_tokenizer
 
 # Ray's own modules are written against older pydantic; what they say is not about us.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("shared_ray_of_module"),
+    pytest.mark.filterwarnings("ignore"),
+]
 TITLES = [
     f"{word} Film" for word in ("Red", "Blue", "Green", "Black", "White", "Gold", "Grey", "X")
 ]

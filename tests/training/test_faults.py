@@ -16,16 +16,11 @@ from raypo.training import job, trainer
 from raypo.training.local import train_locally
 from raypo.training.tracking import check_mlflow
 
-from .inputs import make_inputs, settings
+from .inputs import settings
 from .test_resume import Interrupted, stopping_at, timing
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def config(data, output):

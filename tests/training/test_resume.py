@@ -13,18 +13,13 @@ from raypo.training import job
 from raypo.training.local import train_locally
 from raypo.training.step_timer import PHASES
 
-from .inputs import make_inputs, settings
+from .inputs import settings
 
 pytestmark = pytest.mark.slow
 
 
 class Interrupted(Exception):
     """Stands for whatever stops a process between two steps."""
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def stopping_at(step):

@@ -1,0 +1,84 @@
+"""What tests of several rooms share: inputs of training, and a Ray cluster.
+
+Starting Ray takes every command some seconds. A test joins the shared cluster by
+`pytest.mark.usefixtures("shared_ray")`, a module whose own fixtures connect to Ray by
+"shared_ray_of_module". Tests keep a cluster of their own if they kill its processes, look for them
+among the children of a command, or pass environment variables that workers need.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+# In a process of its own: a test that disconnects from Ray must not end the cluster.
+CLUSTER = """
+import os, sys
+from ray.cluster_utils import Cluster
+head = {"num_cpus": os.cpu_count(), "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+try:
+    print("address", cluster.address, flush=True)
+    sys.stdin.read()  # until the tests have ended, whichever way
+finally:
+    cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A prepared data set, a recommender and an SFT adapter, which tests only read."""
+    from tests.training.inputs import make_inputs  # imports torch
+
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Address of a cluster of one node, started when the first test asks for it."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout
+    line = ""
+    while not line.startswith("address "):
+        line = process.stdout.readline()
+        assert line, "Ray did not start"
+    yield line.split()[1]
+    process.communicate(timeout=60)  # closes its input
+
+
+@contextmanager
+def _connected_to(address: str) -> Iterator[None]:
+    """Let commands, and `connect()` in this process, join the cluster."""
+    import ray
+
+    ray.shutdown()  # from a cluster of tests before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", address)
+        yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def shared_ray(ray_address: str) -> Iterator[None]:
+    """The shared cluster, for one test."""
+    with _connected_to(ray_address):
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared_ray_of_module(ray_address: str) -> Iterator[None]:
+    """The shared cluster, for all tests and fixtures of a module."""
+    with _connected_to(ray_address):
+        yield
