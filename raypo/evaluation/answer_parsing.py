@@ -46,17 +46,27 @@ class AnswerParser:
     titles: Sequence[str]
     permutation_seed: int
 
-    def predictions(self, answers: Mapping[Mode, ModeAnswers], name: str) -> pd.DataFrame:
-        """Predictions of the model `name`, as `raypo.evaluation.predictions` describes them."""
+    def predictions(
+        self, answers: Mapping[Mode, ModeAnswers], names: Sequence[str]
+    ) -> dict[str, pd.DataFrame]:
+        """Predictions of each model, with the columns of `raypo.evaluation.predictions`.
+
+        Args:
+            answers: of all models, by mode.
+            names: of the models.
+        """
+        return {name: self._predictions(answers, name) for name in names}
+
+    def _predictions(self, answers: Mapping[Mode, ModeAnswers], name: str) -> pd.DataFrame:
         predictions = empty_predictions(self.rows)
-        for mode, mode_answers in answers.items():
-            frame = mode_answers.frame
+        for mode, all_models in answers.items():
+            frame = all_models.frame
             own = frame[frame["name"] == name] if len(frame) else frame
             if mode == "likelihood":
                 self._add_scores(predictions, own)
             else:
                 errors = {
-                    row: text for (who, row), text in mode_answers.errors.items() if who == name
+                    row: text for (model, row), text in all_models.errors.items() if model == name
                 }
                 self._add_text(predictions, mode, own, errors)
         return predictions

@@ -36,7 +36,7 @@ def check_greedy(
     Args:
         requests: columns name, row, history, candidates.
         answers: columns name, row, answer.
-        models: the models that were asked.
+        models: the models that answered.
         num_checks: rows of each model.
         max_new_tokens: of an answer.
 

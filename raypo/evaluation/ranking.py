@@ -27,7 +27,7 @@ TEXT_COLUMNS: Mapping[str, TextColumns] = {
 
 @dataclass(frozen=True)
 class Ranking:
-    """Every row's candidates in the order of their scores, best first.
+    """Every row's candidates with the scores that rank them, the highest first.
 
     Attributes:
         scores: of the candidates, [n, c].

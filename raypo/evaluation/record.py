@@ -1,4 +1,4 @@
-"""`evaluated.json`: what was evaluated, at what cost, and the checks made on the way."""
+"""`evaluated.json`: what was evaluated, its cost, and checks of the answers."""
 
 from __future__ import annotations
 

@@ -41,6 +41,13 @@ class MetricOptions:
     calibrated: bool = False
 
 
+def summarise_models(
+    predictions: Mapping[str, pd.DataFrame], popularity: np.ndarray, options: MetricOptions
+) -> dict[str, dict[str, Any]]:
+    """`summarise` of every model, by name."""
+    return {name: summarise(frame, popularity, options) for name, frame in predictions.items()}
+
+
 def summarise(
     predictions: pd.DataFrame, popularity: np.ndarray, options: MetricOptions
 ) -> dict[str, Any]:

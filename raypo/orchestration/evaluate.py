@@ -6,7 +6,7 @@ from typing import Any
 
 from raypo.config import EvaluateConfig
 from raypo.evaluation.requests import make_requests
-from raypo.evaluation.summary import summarise
+from raypo.evaluation.summary import summarise_models
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import synced
 from raypo.orchestration.evaluation_setup import Evaluation, resolve_evaluation
@@ -40,11 +40,6 @@ def _run(evaluation: Evaluation, progress: Progress) -> None:
     models, options = evaluation.models, evaluation.options
     requests = make_requests(evaluation.rows, models.names, options.requests)
     inference = run_inference(requests, models, options.inference, progress)
-    predictions = {
-        name: evaluation.parser.predictions(inference.answers, name) for name in models.names
-    }
-    metrics = {
-        name: summarise(frame, evaluation.popularity, options.metrics)
-        for name, frame in predictions.items()
-    }
+    predictions = evaluation.parser.predictions(inference.answers, models.names)
+    metrics = summarise_models(predictions, evaluation.popularity, options.metrics)
     evaluation.outputs.write(predictions, metrics, evaluation.record(inference.record))

@@ -118,7 +118,7 @@ def _constrained(encoder: Encoder, candidates: Sequence[int]) -> dict[str, Any]:
 def _run_pool(
     requests: pd.DataFrame, models: LanguageModels, config: EngineConfig
 ) -> Iterator[dict[str, Any]]:
-    # Pre- and postprocessing only move rows. If they asked for a core, they could wait for ever for
+    # Pre- and postprocessing only move rows. If they needed a core, they could wait for ever for
     # one that an engine holds.
     no_core = {"num_cpus": 0}
     processor = build_processor(
