@@ -60,7 +60,8 @@ def test_answers_and_errors_become_predictions_of_their_own_model():
     assert one["answer"].tolist()[:2] == ["Amélie", "see Heat"] and pd.isna(one["answer"][2])
     assert one["answer_item"].tolist()[:2] == [2, 1]
     assert one["exact_item"].isna().tolist() == [False, True, True]
-    assert one["error"].tolist() == [None, None, "engine died"]
+    assert one["error"].isna().tolist() == [True, True, False]
+    assert one["error"][2] == "engine died"
     assert two["answer_item"].tolist()[0] == 3  # Alien itself is not a candidate
     assert two["answer"].isna().tolist() == [False, True, True]
     assert two["error"].isna().all()
