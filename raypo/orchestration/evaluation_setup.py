@@ -95,6 +95,7 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
 
 
 def _check_models(config: EvaluateConfig) -> None:
+    """Check what needs no data set, which may take long to read."""
     given = [config.adapters, config.recommender, config.heuristic]
     if sum(value is not None for value in given) > 1:
         raise InputError("evaluate: give one of adapters, recommender and heuristic, not several")
