@@ -1,7 +1,7 @@
 """`python serve/engine_pool.py --config serve/engine_pool.yaml data=… output=… adapters=…`.
 
-Starts the pool of vLLM engines that `raypo evaluate` answers with, on its own: greedy answers of
-every adapter to the test rows, without ranking by likelihood.
+Starts only the pool of vLLM engines of `raypo evaluate`: greedy answers of every adapter to the
+test rows, without ranking by likelihood.
 """
 
 from raypo.cli import stage_main

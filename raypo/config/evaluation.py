@@ -1,4 +1,4 @@
-"""Evaluation, its engines and scorers."""
+"""Evaluation, and its pools of engines and scorers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class EngineConfig(BaseConfig):
     max_model_len: PositiveInt = 1024
     batch_size: PositiveInt = 32
     concurrent_batches: PositiveInt = Field(
-        2, description="batches an engine answers at once; fewer show progress sooner"
+        2, description="batches an engine works on at once; fewer show progress sooner"
     )
     max_new_tokens: PositiveInt = 24
     kv_cache_gib: PositiveInt = Field(2, description="CPU only: memory of the KV cache")
@@ -33,10 +33,10 @@ class ScorerConfig(BaseConfig):
 
     kind: Literal["packed", "vllm"] = Field(
         "packed",
-        description="the policy's own scorer, or vLLM engines of merged weights, one model after "
+        description="the policy's own scorer, or vLLM engines with merged weights, one model after "
         "the other",
     )
-    length_normalised: bool = Field(False, description="rank by log-prob a token")
+    length_normalised: bool = Field(False, description="rank by log-prob per token")
     workers: PositiveInt = 2
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     batch_size: PositiveInt = Field(4, description="users per forward pass")
@@ -45,7 +45,7 @@ class ScorerConfig(BaseConfig):
 
 
 class EvaluateConfig(BaseConfig):
-    """`raypo evaluate`: an adapter, several adapters, a recommender or a rule on the test rows.
+    """`raypo evaluate`: one or several adapters, a recommender or a heuristic on held-out rows.
 
     With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
     """
@@ -66,7 +66,7 @@ class EvaluateConfig(BaseConfig):
     )
     recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
     heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
-        None, description="or this rule"
+        None, description="or evaluate this heuristic baseline"
     )
     answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
         "generate",
@@ -77,15 +77,17 @@ class EvaluateConfig(BaseConfig):
         None, description="rows drawn from the split; None takes all"
     )
     generate_rows: PositiveInt | None = Field(
-        None, description="the first so many of the rows are generated for; None is all of them"
+        None, description="number of leading rows that answers are generated for; None takes all"
     )
     num_permutations: NonNegativeInt = Field(
-        0, description="other orders of the same candidates that are ranked too, drawn by lot"
+        0, description="further random permutations of the candidates that are ranked too"
     )
     num_greedy_checks: NonNegativeInt = Field(
-        2, description="generated answers compared with the policy's own greedy decoding"
+        2,
+        description="generated answers of each model that are compared with the policy's own "
+        "greedy decoding",
     )
     engine: EngineConfig = EngineConfig()
     scorer: ScorerConfig = ScorerConfig()
-    num_bootstrap: PositiveInt = Field(2000, description="bootstrap num_bootstrap of the intervals")
+    num_bootstrap: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
     seed: NonNegativeInt = 0

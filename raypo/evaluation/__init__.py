@@ -1,1 +1,1 @@
-"""Answers to items, metrics with intervals, rules that know no taste, tables and reports."""
+"""Requests, parsed answers, metrics with intervals, significance tests, tables and reports."""

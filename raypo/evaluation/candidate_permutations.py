@@ -1,4 +1,4 @@
-"""Other orders of the same candidates: how much a candidate's place in the prompt decides."""
+"""Permutations of a row's candidates, which show how much their order in the prompt decides."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import numpy as np
 import pandas as pd
 
 
-def with_orders(rows: pd.DataFrame, orders: int, seed: int) -> pd.DataFrame:
-    """The rows, and `orders` copies of each with its candidates in an order drawn by lot.
+def with_permutations(rows: pd.DataFrame, num_permutations: int, seed: int) -> pd.DataFrame:
+    """The rows, followed by copies with randomly permuted candidates.
 
     Args:
-        rows: with columns row, history, candidates.
-        orders: copies of each row.
-        seed: of the lots, which depend on the row's number and the copy alone.
+        rows: columns row, history, candidates.
+        num_permutations: copies of each row.
+        seed: of the permutations, which depend on the row number and the copy alone.
 
     Returns:
-        Columns row, order (0 for the data set's own), history, candidates.
+        Columns row, permutation (0 is the data set's order), history, candidates.
     """
     frames = []
-    for order in range(orders + 1):
-        frame = rows[["row", "history", "candidates"]].assign(order=order)
-        if order:
+    for number in range(num_permutations + 1):
+        frame = rows[["row", "history", "candidates"]].assign(permutation=number)
+        if number:
             frame["candidates"] = [
-                np.asarray(candidates)[permutation(row, order, len(candidates), seed)]
+                np.asarray(candidates)[permutation(row, number, len(candidates), seed)]
                 for row, candidates in zip(rows["row"], rows["candidates"], strict=True)
             ]
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def permutation(row: int, order: int, size: int, seed: int) -> np.ndarray:
-    """Which candidate stands at each place of a row's order, [size]."""
-    if order == 0:
+def permutation(row: int, number: int, size: int, seed: int) -> np.ndarray:
+    """Positions [size] of a row's candidates in its permutation `number`; 0 is the identity."""
+    if number == 0:
         return np.arange(size)
-    return np.random.default_rng([seed, int(row), order]).permutation(size)
+    return np.random.default_rng([seed, int(row), number]).permutation(size)
 
 
-def in_own_order(values: np.ndarray, row: int, order: int, seed: int) -> np.ndarray:
-    """Values of a row's candidates, [size], from the order asked in back to the data set's own."""
-    back = np.empty_like(values)
-    back[permutation(row, order, len(values), seed)] = values
-    return back
+def unpermute(values: np.ndarray, row: int, number: int, seed: int) -> np.ndarray:
+    """Values [size] of a row's permuted candidates, in the data set's order."""
+    restored = np.empty_like(values)
+    restored[permutation(row, number, len(values), seed)] = values
+    return restored

@@ -1,8 +1,8 @@
-"""What a model recommends as a whole: how much of the catalogue, how evenly, how popular.
+"""Metrics of all recommendations together: coverage of the catalogue, evenness, popularity.
 
-Definitions follow RecBole's (ItemCoverage, GiniIndex, TailPercentage, AveragePopularity) for one
-recommended item a user. Coverage and Gini index are no means over users: resampling users with
-replacement loses items and would bias them, so that their intervals are a jackknife's.
+Definitions follow RecBole (ItemCoverage, GiniIndex, TailPercentage, AveragePopularity) for one
+recommended item per user. Coverage and Gini index are not means over users: resampling users with
+replacement loses items and would bias them, so their intervals come from the jackknife.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-_TAIL_SHARE = 0.1  # of the items that training saw
+_TAIL_FRACTION = 0.1  # of the items in training sequences
 _NORMAL_95 = 1.959963984540054
 
 
 def coverage(counts: np.ndarray) -> float:
-    """Share of the catalogue that is recommended to anybody.
+    """Fraction of the catalogue that is recommended at least once.
 
     Args:
         counts: recommendations of each item, [items].
@@ -26,7 +26,7 @@ def coverage(counts: np.ndarray) -> float:
 
 
 def gini_index(counts: np.ndarray) -> float:
-    """0 where every item is recommended equally often, towards 1 where one item is all there is.
+    """Gini index: 0 where all items are recommended equally often, near 1 where only one is.
 
     Args:
         counts: recommendations of each item, [items].
@@ -42,12 +42,12 @@ def gini_index(counts: np.ndarray) -> float:
 def jackknife_interval(
     statistic: Callable[[np.ndarray], float], counts: np.ndarray
 ) -> tuple[float, float] | None:
-    """95% interval of a statistic of counts, one recommendation left out at a time.
+    """95% jackknife interval of a statistic of counts, leaving out one recommendation at a time.
 
-    Items with equal counts are alike, so that each count is tried once.
+    Items with equal counts give the same value, so each distinct count is computed once.
 
     Args:
-        statistic: of counts [items].
+        statistic: function of counts [items].
         counts: recommendations of each item, [items].
 
     Returns:
@@ -58,32 +58,32 @@ def jackknife_interval(
         return None
     values, weights = [], []
     for count in np.unique(counts[counts > 0]).tolist():
-        alike = np.flatnonzero(counts == count)
+        items = np.flatnonzero(counts == count)
         without = counts.copy()
-        without[alike[0]] -= 1
+        without[items[0]] -= 1
         values.append(statistic(without))
-        weights.append(count * len(alike))
-    left_out, times = np.array(values), np.array(weights)
-    mean = (left_out * times).sum() / n
-    error = math.sqrt((n - 1) / n * (times * (left_out - mean) ** 2).sum())
-    whole = statistic(counts)
-    return whole - _NORMAL_95 * error, whole + _NORMAL_95 * error
+        weights.append(count * len(items))
+    estimates, times = np.array(values), np.array(weights)
+    mean = (estimates * times).sum() / n
+    error = math.sqrt((n - 1) / n * (times * (estimates - mean) ** 2).sum())
+    value = statistic(counts)
+    return value - _NORMAL_95 * error, value + _NORMAL_95 * error
 
 
 def tail_items(popularity: np.ndarray) -> np.ndarray:
-    """Which items are among the tenth least popular of those that training saw, bool [items].
+    """Mask [items] of the least popular tenth of the items in training sequences.
 
-    Ties go by item number.
+    Ties are broken by item id.
     """
     seen = np.flatnonzero(popularity > 0)
     order = seen[np.argsort(popularity[seen], kind="stable")]
     tail = np.zeros(len(popularity), dtype=bool)
-    tail[order[: max(int(len(order) * _TAIL_SHARE), 1)]] = True
+    tail[order[: max(int(len(order) * _TAIL_FRACTION), 1)]] = True
     return tail
 
 
 def popularity_quintiles(popularity: np.ndarray) -> np.ndarray:
-    """Quintile 0 (least popular) to 4 of each item, by rank; ties by item id."""
+    """Popularity quintile, 0 (least popular) to 4, of each item [items]; ties by item id."""
     order = np.argsort(popularity, kind="stable")
     quintile = np.empty(len(popularity), dtype=np.int64)
     quintile[order] = np.arange(len(popularity)) * 5 // len(popularity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 _QUANTILES = (0.025, 0.975)
@@ -9,19 +11,30 @@ _QUANTILES = (0.025, 0.975)
 _CHUNK = 200
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """Bootstrap resamples: their number, and the seed that they are drawn with."""
+
+    num_bootstrap: int
+    seed: int
+
+
+# scipy.stats.bootstrap gives the same intervals bit for bit. It takes as long for means, but 1.5
+# times as long for ratios (20,000 users and 2,000 resamples: 0.75 s against 0.51 s), raises for a
+# group of one user, and gives not-a-number where one resample has a denominator of 0.
 def bootstrap_interval(
     values: np.ndarray, num_bootstrap: int, seed: int, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Percentile interval of a mean, or of sum(values) / sum(weights), users drawn together.
+    """Percentile interval of a mean, or of sum(values) / sum(weights), over resampled users.
 
     Args:
-        values: [n], one per user.
-        num_bootstrap: draws of n users with replacement.
-        seed: of the draws; the same seed draws the same users, which pairs metrics and models.
-        weights: [n] denominators; None is 1 each. Draws whose denominator is 0 are left out.
+        values: one per user, [n].
+        num_bootstrap: resamples of n users with replacement.
+        seed: of the resamples; the same seed draws the same users, which pairs metrics and models.
+        weights: denominators, [n]; None is 1 each. Resamples with a denominator of 0 are left out.
 
     Returns:
-        Lower and upper end; not-a-number both where there is nothing to resample.
+        Lower and upper end; not-a-number both where no resample has a value.
     """
     weights = np.ones_like(values, dtype=np.float64) if weights is None else weights
     generator = np.random.default_rng(seed)
@@ -29,9 +42,9 @@ def bootstrap_interval(
     for start in range(0, num_bootstrap, _CHUNK):
         shape = (min(_CHUNK, num_bootstrap - start), len(values))
         drawn = generator.integers(len(values), size=shape)
-        bottom = weights[drawn].sum(axis=1)
-        kept = bottom > 0
-        estimates.append(values[drawn].sum(axis=1)[kept] / bottom[kept])
+        denominators = weights[drawn].sum(axis=1)
+        valid = denominators > 0
+        estimates.append(values[drawn].sum(axis=1)[valid] / denominators[valid])
     everything = np.concatenate(estimates)
     if not len(everything):
         return float("nan"), float("nan")

@@ -1,22 +1,22 @@
-"""Metrics as pure per-user functions.
+"""Metrics as pure functions with one value per user.
 
-Ties: a metric of tied candidates is its expectation under random tie-breaking, so that a model that
-scores everything alike gets 1/20 among 20 candidates, wherever the target stands.
+A metric of tied candidates is its expectation under random tie-breaking: a model that gives all of
+20 candidates the same score has a HitRatio@1 of 1/20, whatever the position of the target.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 
 def target_ranks(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many candidates score above the target, and how many others tie with it.
+    """Numbers of candidates with a score above the target's and of others with the same, [n] each.
 
     Args:
-        scores: [n, c] candidate scores.
-        targets: [n] the target's position among the candidates.
+        scores: of the candidates, [n, c].
+        targets: position of the target among the candidates, [n].
     """
     own = scores[np.arange(len(scores)), targets][:, None]
     return (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
@@ -38,7 +38,9 @@ def reciprocal_rank(above: np.ndarray, ties: np.ndarray) -> np.ndarray:
     return _expected_gain(lambda rank: 1 / rank, above, ties)
 
 
-def _expected_gain(gain: Any, above: np.ndarray, ties: np.ndarray) -> np.ndarray:
+def _expected_gain(
+    gain: Callable[[np.ndarray], np.ndarray], above: np.ndarray, ties: np.ndarray
+) -> np.ndarray:
     offsets = np.arange(int(ties.max(initial=0)) + 1)
     ranks = above[:, None] + offsets + 1.0
     possible = offsets <= ties[:, None]
@@ -49,19 +51,19 @@ def _expected_gain(gain: Any, above: np.ndarray, ties: np.ndarray) -> np.ndarray
 def popularity_bias(
     recommended: np.ndarray, histories: list[np.ndarray], popularity: np.ndarray
 ) -> np.ndarray:
-    """Log popularity difference [n]: recommended items against those a user consumed.
+    """Log popularity difference [n] between recommended items and the items a user consumed.
 
     log p(recommended item) - mean over the history of log p(item), with p(i) = (1 + occurrences of
     i in the training sequences) / (their sum). 0 follows the user's own taste for the popular,
     above 0 favours popular items. This is the user-level log popularity difference of Lichtenberg
     et al. 2024 (arXiv 2406.01285) for one recommended item. NAPO's appendix D (arXiv 2508.09653)
-    uses a metric of this name; its text and code were not at hand, so figures of that paper are
-    not to be compared with these before the definition is checked.
+    uses a metric of this name; its text and code were not available, so check the definition before
+    comparing figures with that paper's.
 
     Args:
-        recommended: [n] item ids.
+        recommended: item ids, [n].
         histories: n arrays of item ids.
-        popularity: occurrences of each item in the training sequences.
+        popularity: occurrences of each item in the training sequences, [items].
     """
     logs = np.log(popularity + 1.0)
     consumed = np.array([logs[np.asarray(history)].mean() for history in histories])

@@ -1,11 +1,15 @@
-"""`predictions.parquet`: one row per test case, whoever answered.
+"""`predictions.parquet`: one row per test case, for every kind of model.
 
-Columns: row (number in its split), user_id, history, target, candidates; answer (text), answer_item
-(by the papers' rule) and exact_item (by the exact one; null where invalid), for models that
-generate; constrained (text) and constrained_item, where only a candidate could come out; logps (one
-per candidate; a recommender's or rule's scores stand there too) with lengths (response tokens) and
-order_logps (logps under other orders of the candidates, in the candidates' own order); error (text,
-null where nothing failed).
+Columns:
+    row: number in its split; user_id, history, target, candidates: of the row.
+    answer (text), answer_item (by the papers' rule of validity), exact_item (by the exact one): of
+        mode `generate`; items are null where the answer is invalid.
+    constrained (text), constrained_item: of mode `constrained`.
+    logps: one per candidate, of mode `likelihood`, or scores of a recommender or heuristic
+        baseline; lengths: tokens of each response.
+    permutation_logps: logps under further permutations of the candidates, in the order of column
+        candidates.
+    error: text, null where nothing failed.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.io.files import atomic_path
 
+_RENAMED = {"order_logps": "permutation_logps"}  # columns of an earlier version
 _SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -33,39 +38,39 @@ _SCHEMA = pa.schema(
         ("constrained_item", pa.int64()),
         ("logps", pa.list_(pa.float64())),
         ("lengths", pa.list_(pa.int64())),
-        ("order_logps", pa.list_(pa.list_(pa.float64()))),
+        ("permutation_logps", pa.list_(pa.list_(pa.float64()))),
         ("error", pa.string()),
     ]
 )
 
 
 def empty_predictions(rows: pd.DataFrame) -> pd.DataFrame:
-    """Unanswered predictions of rows with row, user_id, history, target and candidates."""
-    given = rows[["row", "user_id", "history", "target", "candidates"]].reset_index(drop=True)
-    nothing = pd.DataFrame(
-        {name: pd.Series([None] * len(given), dtype=object) for name in _SCHEMA.names[5:]}
+    """Predictions without answers, of rows with row, user_id, history, target and candidates."""
+    known = rows[["row", "user_id", "history", "target", "candidates"]].reset_index(drop=True)
+    empty = pd.DataFrame(
+        {name: pd.Series([None] * len(known), dtype=object) for name in _SCHEMA.names[5:]}
     )
-    return pd.concat([given, nothing], axis=1)
+    return pd.concat([known, empty], axis=1)
 
 
 def write_predictions(folder: Path, predictions: pd.DataFrame) -> None:
-    """Write `predictions.parquet`, whole or not at all."""
+    """Write `predictions.parquet` atomically."""
     table = pa.Table.from_pandas(predictions, schema=_SCHEMA, preserve_index=False)
     with atomic_path(folder / "predictions.parquet") as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
-    """Read what `write_predictions` wrote.
+    """Read `predictions.parquet`, also of an earlier version.
 
     Raises:
-        InputError: there is none.
+        InputError: the file does not exist.
     """
     file = folder / "predictions.parquet"
     if not file.exists():
         raise InputError(f"{file}: no such file; `raypo evaluate` makes it")
-    predictions = pq.read_table(file).to_pandas()
-    for name in _SCHEMA.names:  # of an earlier version
+    predictions = pq.read_table(file).to_pandas().rename(columns=_RENAMED)
+    for name in _SCHEMA.names:  # missing in an earlier version
         if name not in predictions:
             predictions[name] = pd.Series([None] * len(predictions), dtype=object)
     return predictions

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same rows, or only luckier."""
+"""Tests of whether one model is better than another on the same rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from raypo.evaluation.intervals import bootstrap_interval
 
 @dataclass(frozen=True)
 class Comparison:
-    """HitRatio@1 of a model beside another on the same rows.
+    """HitRatio@1 of a model compared with another on the same rows.
 
     Attributes:
         difference: of the hit ratios. low, high: its 95% paired bootstrap interval.
-        only_first, only_second: rows that one alone answers rightly.
-        p_value: McNemar's exact test. adjusted: after Holm's correction, where there are several.
+        only_first, only_second: rows in which only one of the two has a hit.
+        p_value: of McNemar's exact test. adjusted: after Holm's correction for several models.
     """
 
     difference: float
@@ -31,7 +31,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference stands at the 5% level after correction."""
+        """Whether the difference is significant at the 5% level after correction."""
         return self.adjusted < 0.05
 
 
@@ -39,8 +39,8 @@ def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
     """Two-sided p-value of McNemar's exact test (Psychometrika 12, 1947) of paired hits.
 
     Args:
-        first: bool, [n].
-        second: bool, [n].
+        first: hits of one model, bool [n].
+        second: hits of the other, bool [n].
     """
     only_first = int((first & ~second).sum())
     discordant = only_first + int((second & ~first).sum())
@@ -48,26 +48,27 @@ def mcnemar_exact(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number by Holm's step-down method (1979), in the same order."""
+    """P-values after Holm's step-down correction (1979), in the same order."""
     order = np.argsort(p_values)
     adjusted = np.empty(len(order))
     largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, p_values[place] * (len(order) - rank)))
-        adjusted[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, p_values[index] * (len(order) - rank)))
+        adjusted[index] = largest
     return [float(value) for value in adjusted]
 
 
 def compare(
     hits: Sequence[np.ndarray], baseline: np.ndarray, num_bootstrap: int, seed: int
 ) -> list[Comparison]:
-    """Each model beside the baseline, corrected for how many there are.
+    """Each model compared with the baseline, corrected for the number of models.
 
     Args:
-        hits: one array a model, chance of a hit (between 0 and 1 where candidates tie), [n].
-        baseline: likewise.
-        num_bootstrap: of the paired bootstrap; rows are drawn together.
-        seed: of the num_bootstrap.
+        hits: of each model, `row_hits` [n]: the chance of a hit, between 0 and 1 where candidates
+            tie.
+        baseline: likewise of the model that they are compared with.
+        num_bootstrap: resamples of the paired bootstrap, which draws rows.
+        seed: of the resamples.
     """
     p_values = [mcnemar_exact(own > 0.5, baseline > 0.5) for own in hits]
     compared = []

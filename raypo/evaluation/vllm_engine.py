@@ -1,4 +1,4 @@
-"""One vLLM engine for one process: candidates' log-probs, and greedy answers for the benchmark."""
+"""A vLLM engine in this process: log-probs of candidates, and greedy answers for benchmarks."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from typing import Any
 
 
 class VllmScorer:
-    """One engine that scores prompt + candidate by `prompt_logprobs`, prompts from its cache."""
+    """Scores candidates by the `prompt_logprobs` of prompt + candidate, with prompts cached."""
 
     def __init__(
         self, model_folder: Path, dtype: str, max_model_len: int, kv_cache_gib: int = 2
     ) -> None:
-        """Start the engine; about 40 seconds on a CPU.
+        """Start the engine, which takes about 40 seconds on a CPU.
 
         Args:
-            model_folder: the base model; vLLM's prompt_logprobs does not work with adapters on CPU.
+            model_folder: model without adapter; vLLM's prompt_logprobs fails with adapters on CPU.
             dtype: float32 or bfloat16.
             max_model_len: tokens of prompt and candidate together.
-            kv_cache_gib: on a CPU, memory of the KV cache.
+            kv_cache_gib: memory of the KV cache on a CPU, in GiB.
         """
         self._engine = start_engine(model_folder, dtype, max_model_len, kv_cache_gib)
 
     def __call__(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]
     ) -> list[list[float]]:
-        """Summed log-probs [users][responses]; prompts first, so that candidates find them."""
+        """Summed log-probs, [users][responses].
+
+        Prompts run first, so that every candidate finds its prompt in the cache.
+
+        Args:
+            prompts: token ids of each user.
+            responses: token ids of each user's candidates.
+        """
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        first = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-        asked = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
-        self._engine.generate(asked, first, use_tqdm=False)
-        # Without the last two, vLLM recomputes the prompt and stumbles over cached positions.
+        cached = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+        alone = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        self._engine.generate(alone, cached, use_tqdm=False)
+        # Without the last two, vLLM recomputes the prompt and fails at cached positions.
         scored = SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -42,12 +49,12 @@ class VllmScorer:
             detokenize=False,
             skip_reading_prefix_cache=False,
         )
-        whole = [
+        complete = [
             TokensPrompt(prompt_token_ids=[*prompt, *answer])
             for prompt, answers in zip(prompts, responses, strict=True)
             for answer in answers
         ]
-        outputs = iter(self._engine.generate(whole, scored, use_tqdm=False))
+        outputs = iter(self._engine.generate(complete, scored, use_tqdm=False))
         return [[_sum(next(outputs), answer) for answer in answers] for answers in responses]
 
     def close(self) -> None:
@@ -56,7 +63,7 @@ class VllmScorer:
 
 
 class VllmAnswers:
-    """One engine in this process that answers greedily, freely or with one of given texts."""
+    """Greedy answers, free or constrained to given texts."""
 
     def __init__(
         self,
@@ -72,17 +79,17 @@ class VllmAnswers:
             model_folder: the base model.
             dtype: float32 or bfloat16.
             max_model_len: tokens of prompt and answer together.
-            adapter: PEFT folder that answers are asked of; None is the base model.
+            adapter: PEFT folder of the model that answers; None is the base model.
             rank: of the adapter.
         """
-        more: dict[str, Any] = {}
+        lora: dict[str, Any] = {}
         self._request: Any = None
         if adapter is not None:
             from vllm.lora.request import LoRARequest
 
-            more = {"enable_lora": True, "max_lora_rank": max(8, rank), "max_loras": 1}
+            lora = {"enable_lora": True, "max_lora_rank": max(8, rank), "max_loras": 1}
             self._request = LoRARequest("adapter", 1, str(adapter))
-        self._engine = start_engine(model_folder, dtype, max_model_len, **more)
+        self._engine = start_engine(model_folder, dtype, max_model_len, **lora)
 
     def __call__(
         self,
@@ -90,7 +97,13 @@ class VllmAnswers:
         max_tokens: int,
         choices: Sequence[Sequence[str]] | None = None,
     ) -> list[str]:
-        """One answer per prompt; with `choices`, one of the prompt's own."""
+        """One answer per prompt.
+
+        Args:
+            prompts: token ids.
+            max_tokens: of an answer.
+            choices: texts of each prompt that constrain its answer; None does not constrain.
+        """
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import StructuredOutputsParams
@@ -117,9 +130,9 @@ class VllmAnswers:
 
 
 def start_engine(
-    model_folder: Path, dtype: str, max_model_len: int, kv_cache_gib: int = 2, **more: Any
+    model_folder: Path, dtype: str, max_model_len: int, kv_cache_gib: int = 2, **options: Any
 ) -> Any:
-    """A vLLM engine behind this process, with its prefix cache."""
+    """A vLLM engine with prefix caching; `options` are further arguments of `vllm.LLM`."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(kv_cache_gib))
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
@@ -133,12 +146,12 @@ def start_engine(
         enable_prefix_caching=True,
         enforce_eager=not torch.cuda.is_available(),
         disable_log_stats=True,
-        **more,
+        **options,
     )
 
 
 def end_engine(engine: Any) -> None:
-    """End the process behind an engine, which would go on beside whatever comes next."""
+    """End the process of an engine, which would otherwise keep running beside the next one."""
     engine.llm_engine.engine_core.shutdown()
 
 

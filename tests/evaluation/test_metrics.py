@@ -16,17 +16,22 @@ from sklearn.metrics import (
 from raypo.evaluation.answer_parsing import match_answer, match_exactly
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.calibration import calibrate
-from raypo.evaluation.candidate_permutations import in_own_order, with_orders
+from raypo.evaluation.candidate_permutations import unpermute, with_permutations
 from raypo.evaluation.catalogue_metrics import coverage, gini_index, jackknife_interval, tail_items
-from raypo.evaluation.intervals import bootstrap_interval
+from raypo.evaluation.intervals import Resampling, bootstrap_interval
 from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank, target_ranks
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
+from raypo.evaluation.ranking import ranking_scores, recommended, row_hits
 from raypo.evaluation.report.table import markdown_table
 from raypo.evaluation.significance import compare, holm, mcnemar_exact
-from raypo.evaluation.summary import summarise
+from raypo.evaluation.summary import MetricOptions, summarise
 from raypo.recommenders.heuristics import popularity_scores, random_scores
 
 POPULARITY = np.array([0, 1, 3, 7])
+
+
+def options(num_bootstrap: int = 50, **others: bool) -> MetricOptions:
+    return MetricOptions(Resampling(num_bootstrap, seed=0), **others)
 
 
 def rows(n: int = 4) -> pd.DataFrame:
@@ -84,7 +89,7 @@ def test_summary_of_generated_answers_by_hand():
     predictions = empty_predictions(rows())
     predictions["answer"] = ["a", "b", "c", "d"]
     predictions["answer_item"] = pd.array([2, 3, None, None], dtype="Int64")
-    summary = summarise(predictions, POPULARITY, num_bootstrap=500, seed=0)
+    summary = summarise(predictions, POPULARITY, options(500))
     generate = summary["generate"]
     assert set(summary) == {"generate"}
     assert generate["n"] == 4
@@ -101,7 +106,7 @@ def test_summary_of_generated_answers_by_hand():
 def test_nothing_valid_has_no_value_rather_than_a_wrong_one():
     predictions = empty_predictions(rows())
     predictions["answer"] = "?"
-    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, options(50))["generate"]
     assert generate["HitRatio@1"] == 0
     assert generate["HitRatio@1/valid"] is None
     assert generate["intervals"]["PopularityBias"] is None
@@ -113,22 +118,22 @@ def test_a_failed_row_stays_in_the_denominator():
     predictions["answer"] = ["a", None, None, None]
     predictions["error"] = [None, "engine died", "engine died", "engine died"]
     predictions["answer_item"] = pd.array([2, None, None, None], dtype="Int64")
-    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, options(50))["generate"]
     assert (generate["HitRatio@1"], generate["ValidRatio"]) == (0.25, 0.25)
 
 
-def test_rows_that_nobody_generated_for_are_not_counted():
+def test_rows_without_a_request_are_not_counted():
     predictions = empty_predictions(rows())
     predictions["answer"] = ["a", "b", None, None]
     predictions["answer_item"] = pd.array([2, None, None, None], dtype="Int64")
-    generate = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["generate"]
+    generate = summarise(predictions, POPULARITY, options(50))["generate"]
     assert (generate["n"], generate["HitRatio@1"]) == (2, 0.5)
 
 
 def test_summary_of_rankings_by_hand():
     predictions = empty_predictions(rows(2))
     predictions["logps"] = [[-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0]]
-    likelihood = summarise(predictions, POPULARITY, num_bootstrap=50, seed=0)["likelihood"]
+    likelihood = summarise(predictions, POPULARITY, options(50))["likelihood"]
     assert likelihood["HitRatio@1"] == 0.5
     assert likelihood["HitRatio@5"] == 1
     assert likelihood["NDCG@5"] == pytest.approx((1 + 1 / math.log2(3)) / 2)
@@ -157,7 +162,7 @@ def test_predictions_round_trip(tmp_path):
     assert read["logps"].iloc[3].tolist() == [0.5, -1.0, 2.0]
 
 
-def test_rules_score_the_candidates():
+def test_heuristic_baselines_score_the_candidates():
     frame = rows(3)
     assert popularity_scores(frame, POPULARITY).tolist() == [[3.0, 7.0, 1.0]] * 3
     assert random_scores(frame, 1).shape == (3, 3)
@@ -176,11 +181,11 @@ def test_rules_score_the_candidates():
         (".", None),
     ],
 )
-def test_the_exact_rule_takes_the_answer_that_is_a_title(answer, found):
+def test_exact_matching_takes_the_answer_that_is_a_title(answer, found):
     assert match_exactly(answer, ["Alien", "Alien 3", "Heat", "Fin"]) == found
 
 
-def test_a_title_of_marks_alone_can_be_answered():
+def test_a_title_of_punctuation_alone_can_be_matched():
     assert match_exactly("!!!", ["!!!", "Heat"]) == 0
 
 
@@ -267,27 +272,27 @@ def test_calibration_by_hand():
     assert found.error == pytest.approx(0.1)
 
 
-def test_other_orders_come_back_to_the_candidates_own():
+def test_values_of_permuted_candidates_return_to_the_order_of_the_data_set():
     frame = rows(3)
-    asked = with_orders(frame, 2, seed=5)
-    assert sorted(asked["order"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    for row in asked.itertuples():
+    permuted = with_permutations(frame, 2, seed=5)
+    assert sorted(permuted["permutation"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for row in permuted.itertuples():
         values = np.asarray(row.candidates) * 10.0
-        assert in_own_order(values, row.row, row.order, 5).tolist() == [20.0, 30.0, 10.0]
-    pd.testing.assert_frame_equal(asked, with_orders(frame, 2, seed=5))
+        assert unpermute(values, row.row, row.permutation, 5).tolist() == [20.0, 30.0, 10.0]
+    pd.testing.assert_frame_equal(permuted, with_permutations(frame, 2, seed=5))
 
 
-def test_summary_knows_normalisation_orders_and_breakdowns():
+def test_summary_of_normalisation_permutations_and_breakdowns():
     predictions = empty_predictions(rows(2))
     predictions["history"] = [[0, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]
     predictions["logps"] = [[-4.0, -3.0, -9.0], [-2.0, -1.0, -3.0]]
     predictions["lengths"] = [[4, 1, 3], [1, 1, 1]]
-    predictions["order_logps"] = [[[-4.0, -3.0, -9.0]] * 2, [[-1.0, -2.0, -3.0]] * 2]
-    plain = summarise(predictions, POPULARITY, 50, 0, calibrated=True)["likelihood"]
-    normalised = summarise(predictions, POPULARITY, 50, 0, length_normalised=True)["likelihood"]
+    predictions["permutation_logps"] = [[[-4.0, -3.0, -9.0]] * 2, [[-1.0, -2.0, -3.0]] * 2]
+    plain = summarise(predictions, POPULARITY, options(calibrated=True))["likelihood"]
+    normalised = summarise(predictions, POPULARITY, options(length_normalised=True))["likelihood"]
     assert (plain["HitRatio@1"], normalised["HitRatio@1"]) == (0.0, 0.5)
-    assert plain["orders"]["HitRatio@1"] == [0.5, 0.5]
-    assert plain["orders"]["same first"] == 0.5
+    assert plain["permutations"]["HitRatio@1"] == [0.5, 0.5]
+    assert plain["permutations"]["same first"] == 0.5
     assert "CalibrationError" in plain and "CalibrationError" not in normalised
     assert [part["group"] for part in plain["breakdowns"]["history length"]] == [
         "1 to 3",
@@ -302,25 +307,25 @@ def test_summary_of_constrained_answers():
     predictions = empty_predictions(rows())
     predictions["constrained"] = ["a", "b", "c", "d"]
     predictions["constrained_item"] = pd.array([2, 3, 1, 2], dtype="Int64")
-    constrained = summarise(predictions, POPULARITY, 50, 0)["constrained"]
+    constrained = summarise(predictions, POPULARITY, options())["constrained"]
     assert constrained["HitRatio@1"] == 0.5
     assert constrained["ValidRatio"] == 1
     assert constrained["AveragePopularity"] == pytest.approx((3 + 7 + 1 + 3) / 4)
 
 
-def test_answers_are_kept_once_and_a_torn_line_is_dropped(tmp_path):
-    questions = pd.DataFrame(
-        {"name": ["a", "a", "b"], "row": [0, 1, 0], "order": 0, "history": [[1]] * 3}
+def test_answers_are_stored_once_and_an_incomplete_line_is_dropped(tmp_path):
+    requests = pd.DataFrame(
+        {"name": ["a", "a", "b"], "row": [0, 1, 0], "permutation": 0, "history": [[1]] * 3}
     )
-    kept = AnswerStore(tmp_path / "x.jsonl")
-    kept.add({"name": "a", "row": 1, "order": 0, "answer": "Amélie"})
-    kept.add({"name": "a", "row": 1, "order": 0, "answer": "again"})
-    kept.close()
+    store = AnswerStore(tmp_path / "x.jsonl")
+    store.add({"name": "a", "row": 1, "permutation": 0, "answer": "Amélie"})
+    store.add({"name": "a", "row": 1, "permutation": 0, "answer": "again"})
+    store.close()
     with (tmp_path / "x.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"name": "b", "row": 0, "ord')
+        file.write('{"name": "b", "row": 0, "perm')
     again = AnswerStore(tmp_path / "x.jsonl")
-    assert again.missing(questions)[["name", "row"]].values.tolist() == [["a", 0], ["b", 0]]
-    again.add({"name": "b", "row": 0, "order": 0, "answer": "x"})
+    assert again.missing(requests)[["name", "row"]].values.tolist() == [["a", 0], ["b", 0]]
+    again.add({"name": "b", "row": 0, "permutation": 0, "answer": "x"})
     again.close()
     last = AnswerStore(tmp_path / "x.jsonl")
     assert last.frame()["answer"].tolist() == ["Amélie", "x"]
@@ -332,6 +337,39 @@ def test_a_failed_constrained_row_stays_in_the_denominator():
     predictions["constrained"] = ["a", "b", "c", None]
     predictions["constrained_item"] = pd.array([2, 2, 2, None], dtype="Int64")
     predictions["error"] = [None, None, None, "engine died"]
-    summary = summarise(predictions, POPULARITY, 50, 0)
+    summary = summarise(predictions, POPULARITY, options())
     assert summary["constrained"]["HitRatio@1"] == 0.75
     assert summary["constrained"]["ValidRatio"] == 0.75
+
+
+def test_metrics_hits_and_tests_rank_by_the_same_scores():
+    predictions = empty_predictions(rows(8))
+    # By log-prob the target is second in every row; per token it is first in all rows but two.
+    predictions["logps"] = [[-4.0, -3.0, -9.0]] * 8
+    predictions["lengths"] = [[4, 1, 3]] * 6 + [[1, 1, 1]] * 2
+    for length_normalised, ratio in ((False, 0.0), (True, 0.75)):
+        summary = summarise(predictions, POPULARITY, options(length_normalised=length_normalised))
+        hits = row_hits(predictions, "likelihood", length_normalised)
+        first = recommended(predictions, "likelihood", length_normalised)
+        scores = ranking_scores(predictions, length_normalised)
+        assert summary["likelihood"]["HitRatio@1"] == hits.mean() == (first == 2).mean() == ratio
+        assert (scores.argmax(axis=1) == 0).mean() == ratio
+    # A baseline whose scores have no lengths ranks by them as they are.
+    baseline = empty_predictions(rows(8))
+    baseline["logps"] = [[-4.0, -3.0, -9.0]] * 8
+    without = row_hits(baseline, "likelihood", length_normalised=True)
+    compared = compare([hits], without, 200, 0)[0]
+    assert (compared.difference, compared.only_first, compared.only_second) == (0.75, 6, 0)
+    assert compared.p_value == pytest.approx(2 / 2**6)
+
+
+def test_predictions_of_an_earlier_version_are_read(tmp_path):
+    predictions = empty_predictions(rows())
+    predictions["logps"] = [[0.5, -1.0, 2.0]] * 4
+    predictions["permutation_logps"] = [[[0.5, -1.0, 2.0]] * 2] * 4
+    write_predictions(tmp_path, predictions)
+    file = tmp_path / "predictions.parquet"
+    pd.read_parquet(file).rename(columns={"permutation_logps": "order_logps"}).to_parquet(file)
+    read = read_predictions(tmp_path)
+    assert "order_logps" not in read
+    assert [list(one) for one in read["permutation_logps"].iloc[3]] == [[0.5, -1.0, 2.0]] * 2

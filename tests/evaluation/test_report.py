@@ -11,6 +11,7 @@ import pytest
 
 from raypo.config import InputError
 from raypo.evaluation.catalogue_metrics import popularity_quintiles
+from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
 from raypo.evaluation.report.page import write_report
 from raypo.evaluation.report.runs import (
@@ -21,7 +22,7 @@ from raypo.evaluation.report.runs import (
     find_runs,
 )
 from raypo.evaluation.report.table import latex_table
-from raypo.evaluation.summary import summarise
+from raypo.evaluation.summary import MetricOptions, summarise
 from tests.evaluation.browser import CHROMIUM, what_is_seen
 
 TITLES = ["<script>alert(1)</script>", "Amélie & Co", "Heat", "موج", "Alien"]
@@ -48,7 +49,7 @@ def a_run(name: str, generates: bool) -> ReportRun:
         {"step": 1, "loss": 2.0, "gamma": 1.0},
         {"step": 2, "loss": 1.5, "gamma": 1.1, "validation/HitRatio@1": 0.2},
     ]
-    metrics = summarise(predictions, POPULARITY, num_bootstrap=20, seed=0)
+    metrics = summarise(predictions, POPULARITY, MetricOptions(Resampling(20, 0)))
     return ReportRun(name, metrics, predictions, training if generates else [])
 
 
@@ -169,7 +170,12 @@ def test_what_is_surely_below_the_best_is_marked(tmp_path):
         )
         predictions = empty_predictions(rows)
         predictions["logps"] = logps
-        return ReportRun(name, summarise(predictions, POPULARITY, 20, 0), predictions, [])
+        return ReportRun(
+            name,
+            summarise(predictions, POPULARITY, MetricOptions(Resampling(20, 0))),
+            predictions,
+            [],
+        )
 
     right, wrong = [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]
     runs = [

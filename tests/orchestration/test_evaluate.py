@@ -1,4 +1,4 @@
-"""Evaluations that are interrupted, and what they compare with."""
+"""Interrupted evaluations resume; recommenders train alike with and without Ray."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def command(data: Path, output: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
+def test_a_killed_evaluation_resumes_and_ends_like_another(data, tmp_path):
     whole = subprocess.run(
         command(data, tmp_path / "whole"), capture_output=True, text=True, check=False
     )
@@ -90,7 +90,7 @@ def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
     assert again.returncode == 0, again.stderr
     assert not partial.exists()
     about = json.loads((tmp_path / "killed" / "evaluated.json").read_text())
-    assert f"evaluate: {lines}/480, " in again.stderr  # where it took up from
+    assert f"evaluate: {lines}/480, " in again.stderr  # where it resumes
     assert about["cost"]["likelihood"]["answers"] == 480
     frames = [
         pd.read_parquet(tmp_path / name / "predictions.parquet") for name in ("whole", "killed")
@@ -99,6 +99,7 @@ def test_a_killed_evaluation_goes_on_and_ends_like_another(data, tmp_path):
         assert frames[0][column].tolist() == frames[1][column].tolist()
     for one, other in zip(frames[0]["logps"], frames[1]["logps"], strict=True):
         assert one == pytest.approx(other, abs=1e-4)
+    assert about["length_normalised"] is False
     metrics = json.loads((tmp_path / "killed" / "metrics.json").read_text())["likelihood"]
-    assert len(metrics["orders"]["HitRatio@1"]) == 2
+    assert len(metrics["permutations"]["HitRatio@1"]) == 2
     assert metrics["n"] == 160

@@ -1,4 +1,4 @@
-"""Answers of the engine pool are those of the model that was asked, whoever else is asked too."""
+"""Answers of the engine pool are those of the requested model, whichever others it serves."""
 
 import os
 import signal
@@ -15,11 +15,13 @@ from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder
 from raypo.evaluation.answer_parsing import match_exactly
 from raypo.evaluation.answer_store import AnswerStore
+from raypo.evaluation.models import LanguageModels
+from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import no_progress
 from raypo.policy.adapters import load_policy, save_adapter
 from raypo.policy.model import greedy_answer, load_tokenizer
 
-# Ray's own modules are written against older pydantic; what they say is not about us.
+# Ray's own modules are written against older pydantic and warn about it.
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("shared_ray_of_module"),
@@ -29,6 +31,7 @@ TITLES = [
     f"{word} Film" for word in ("Red", "Blue", "Green", "Black", "White", "Gold", "Grey", "X")
 ]
 CONFIG = EngineConfig(batch_size=2, max_new_tokens=6)
+POLICY = PolicyConfig(dtype="float32")
 
 
 def strong_adapter(folder, model_folder, seed):
@@ -65,72 +68,73 @@ def encoder(model_folder):
 @pytest.fixture(scope="module")
 def models(model_folder, tmp_path_factory):
     """Two adapters: name -> (folder, model)."""
-    place = tmp_path_factory.mktemp("adapters")
+    folder = tmp_path_factory.mktemp("adapters")
     return {
-        name: (place / name, strong_adapter(place / name, model_folder, seed))
+        name: (folder / name, strong_adapter(folder / name, model_folder, seed))
         for seed, name in enumerate(("one", "two"))
     }
 
 
-def questions(names, rows=3):
+def make_requests(names, rows=3):
     generator = np.random.default_rng(0)
-    asked = pd.DataFrame(
+    requests = pd.DataFrame(
         {
             "row": range(rows),
-            "order": 0,
+            "permutation": 0,
             "history": [generator.permutation(5)[:3].tolist() for _ in range(rows)],
             "candidates": [generator.permutation(8)[:4].tolist() for _ in range(rows)],
         }
     )
-    return pd.concat([asked.assign(name=name) for name in names], ignore_index=True)
+    return pd.concat([requests.assign(name=name) for name in names], ignore_index=True)
 
 
-def asked_of(engines, folder, asked, ways):
-    """Answers by way: free, constrained or both, from one start of the engines."""
-    from raypo.orchestration.inference.generate import RequestBatch, ask
+def generated(batches, models, config, progress=no_progress):
+    """Answers of requests by mode, from one start of the engines."""
+    from raypo.orchestration.inference.generate import generate
 
-    sheets = {
-        way: RequestBatch(asked, AnswerStore(folder / f"{way}.jsonl"), way == "constrained")
-        for way in ways
-    }
-    ask(list(sheets.values()), *engines)
-    for sheet in sheets.values():
-        sheet.kept.close()
-        assert sheet.errors == {}
-    return {way: sheet.kept.frame() for way, sheet in sheets.items()}
+    generate(batches, models, config, progress)
+    for batch in batches:
+        batch.store.close()
+        assert batch.errors == {}
+    return {batch.mode: batch.store.frame() for batch in batches}
+
+
+def batch(mode, requests, folder):
+    return RequestBatch(mode, requests, AnswerStore(folder / f"{mode}.jsonl"))
 
 
 def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encoder, models):
     # The base model last: by then the engine that serves both adapters has loaded them.
     adapters = {**{name: folder for name, (folder, _) in models.items()}, "base": None}
-    asked = questions(adapters)
+    requests = make_requests(adapters)
     starts = []
 
     def progress(done, total, note=""):
         starts.append(note == "starting engines")
 
-    engines = (adapters, model_folder, encoder, CONFIG, "float32", progress)
-    frames = asked_of(engines, tmp_path, asked, ("free", "constrained"))
+    batches = [batch(mode, requests, tmp_path) for mode in ("generate", "constrained")]
+    served = LanguageModels(model_folder, adapters, POLICY, encoder)
+    frames = generated(batches, served, CONFIG, progress)
     assert sum(starts) == 2  # one for the adapters, one for the base model
-    answers = frames["free"].set_index(["name", "row"])["answer"]
-    for row in asked[asked["name"] == "base"].itertuples():
+    answers = frames["generate"].set_index(["name", "row"])["answer"]
+    for row in requests[requests["name"] == "base"].itertuples():
         prompt = encoder.prompt(row.history, row.candidates)
         expected = {n: greedy(model, prompt, encoder, 6) for n, (_, model) in models.items()}
         first = models["one"][1]
         with first.disable_adapter():
             expected["base"] = greedy(first, prompt, encoder, 6)
-        assert len(set(expected.values())) == 3  # a test that could not fail would show nothing
+        assert len(set(expected.values())) == 3  # otherwise the test could not fail
         for name, answer in expected.items():
             assert answers[name, row.row] == answer
     chosen = frames["constrained"].set_index(["name", "row"])["answer"]
-    for row in asked.itertuples():
+    for row in requests.itertuples():
         titles = [TITLES[item] for item in row.candidates]
         assert match_exactly(chosen[row.name, row.row], titles) is not None
 
 
 def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encoder, models):
     adapters = {"one": models["one"][0]}
-    asked = questions(adapters, rows=120)
+    requests = make_requests(adapters, rows=120)
     killed = []
 
     def kill_once(done: int, total: int, note: str = "") -> None:
@@ -142,13 +146,14 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
                 killed.append(process.pid)
 
     config = EngineConfig(batch_size=8, max_new_tokens=6)
-    engines = (adapters, model_folder, encoder, config, "float32", kill_once)
-    frame = asked_of(engines, tmp_path, asked, ("free",))["free"]
+    served = LanguageModels(model_folder, adapters, POLICY, encoder)
+    batches = [batch("generate", requests, tmp_path)]
+    frame = generated(batches, served, config, kill_once)["generate"]
     assert killed
     assert sorted(frame["row"]) == list(range(120))
-    lines = (tmp_path / "free.jsonl").read_text().splitlines()
+    lines = (tmp_path / "generate.jsonl").read_text().splitlines()
     assert len(lines) == 120
-    for row, said in zip(asked.head(10).itertuples(), frame["answer"], strict=False):
+    for row, said in zip(requests.head(10).itertuples(), frame["answer"], strict=False):
         prompt = encoder.prompt(row.history, row.candidates)
         assert said == greedy(models["one"][1], prompt, encoder, 6)
 
@@ -157,30 +162,31 @@ def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
     from raypo.orchestration.inference.score import score
 
     adapters = {"one": models["one"][0]}
-    asked = questions(adapters, rows=5)
+    served = LanguageModels(model_folder, adapters, POLICY, encoder)
+    requests = make_requests(adapters, rows=5)
     frames = {}
     for kind in ("packed", "vllm"):
-        kept = AnswerStore(tmp_path / f"{kind}.jsonl")
         config = ScorerConfig(kind=kind, workers=1, max_model_len=512, kv_cache_gib=1)
-        policy = PolicyConfig(dtype="float32")
-        score(asked, adapters, policy, model_folder, encoder, config, kept, no_progress)
-        kept.close()
-        frames[kind] = kept.frame()
+        scored = batch("likelihood", requests, tmp_path / kind)
+        score(scored, served, config, no_progress)
+        scored.store.close()
+        frames[kind] = scored.store.frame()
     packed, vllm = (np.stack(frames[kind]["logps"].to_list()) for kind in ("packed", "vllm"))
     assert np.allclose(packed, vllm, atol=2e-3)
     assert (packed.argmax(axis=1) == vllm.argmax(axis=1)).all()
     lengths = frames["packed"]["lengths"].iloc[0]
-    first = asked.iloc[0]
+    first = requests.iloc[0]
     assert lengths == [len(encoder.response(item)) for item in first["candidates"]]
 
 
 def test_an_engine_of_two_processes_answers_like_one(tmp_path, model_folder, encoder, models):
-    """Tensor parallel: the weights cut over two cores."""
+    """Tensor parallelism: the weights are split over two cores."""
     config = CONFIG.model_copy(update={"tensor_parallel": 2})
-    asked = questions(["one"])
+    requests = make_requests(["one"])
     folder, model = models["one"]
-    engines = ({"one": folder}, model_folder, encoder, config, "float32", no_progress)
-    answers = asked_of(engines, tmp_path, asked, ["free"])["free"].set_index("row")["answer"]
-    for row in asked.itertuples():
+    served = LanguageModels(model_folder, {"one": folder}, POLICY, encoder)
+    batches = [batch("generate", requests, tmp_path)]
+    answers = generated(batches, served, config)["generate"].set_index("row")["answer"]
+    for row in requests.itertuples():
         prompt = encoder.prompt(row.history, row.candidates)
         assert answers[row.row] == greedy(model, prompt, encoder, 6)

@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup
 from scipy.special import softmax
 
+from raypo.evaluation.ranking import ranking_scores
 from raypo.evaluation.report.runs import ReportRun
 
 
@@ -54,7 +55,8 @@ def _model(run: ReportRun, place: int) -> dict[str, Any]:
     if isinstance(row["error"], str):
         shown["error"] = row["error"]
     if "likelihood" in run.metrics:
-        scores = np.asarray(row["logps"], dtype=np.float64)
+        one = run.predictions.iloc[[place]]
+        scores = ranking_scores(one, run.length_normalised)[0].astype(np.float64)
         shares = softmax(scores)
         shown["ranking"] = [
             [int(p), round(float(scores[p]), 3), round(float(shares[p]), 4)]

@@ -11,12 +11,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from raypo.evaluation.breakdowns import QUINTILES
 from raypo.evaluation.catalogue_metrics import popularity_quintiles
+from raypo.evaluation.ranking import recommended
 from raypo.evaluation.report.charts import Bars, bar_chart, line_chart
 from raypo.evaluation.report.explorer import as_script, explorer_data
 from raypo.evaluation.report.runs import ReportRun, beside_best, best_of, check_same_rows
 from raypo.evaluation.report.table import columns_of, table_rows
-from raypo.evaluation.summary import QUINTILES, recommended
 from raypo.io.files import write_text
 
 _CURVES = (
@@ -176,7 +177,7 @@ def _popularity_charts(
         series = []
         for colour, run in enumerate(runs):  # a model keeps its colour from chart to chart
             if way in run.metrics and run.predictions is not None:
-                shares = _shares(quintile[recommended(run.predictions, way)])
+                shares = _shares(quintile[recommended(run.predictions, way, run.length_normalised)])
                 series.append(Bars(run.name, shares, colour % _COLOURS))
         if series:
             targets = runs[0].predictions["target"].to_numpy()  # type: ignore[index]
@@ -256,7 +257,8 @@ def _checks(runs: Sequence[ReportRun]) -> list[str]:
                 f"{run.name}: {check['same']} of {check['rows']} generated answers equal the "
                 "policy's own greedy decoding."
             )
-        orders = run.metrics.get("likelihood", {}).get("orders")
+        ranked = run.metrics.get("likelihood", {})
+        orders = ranked.get("permutations") or ranked.get("orders")  # of an earlier version
         if orders:
             ratios = ", ".join(f"{ratio:.3f}" for ratio in orders["HitRatio@1"])
             told.append(

@@ -14,8 +14,8 @@ import yaml
 from raypo.config import InputError
 from raypo.config.paths import local_path
 from raypo.evaluation.predictions import read_predictions
+from raypo.evaluation.ranking import row_hits
 from raypo.evaluation.significance import Comparison, compare
-from raypo.evaluation.summary import row_hits
 from raypo.io.files import read_json
 from raypo.io.run_folder import read_metrics
 
@@ -39,6 +39,11 @@ class ReportRun:
     predictions: pd.DataFrame | None
     training: list[dict[str, Any]]
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def length_normalised(self) -> bool:
+        """Whether its candidates are ranked by log-prob per token."""
+        return bool(self.about.get("length_normalised", False))
 
 
 def read_run(name: str, folder: Path, training: Path | None = None) -> ReportRun:
@@ -163,8 +168,12 @@ def beside_best(runs: Sequence[ReportRun], way: str) -> dict[str, Comparison]:
         for run in runs
         if way in run.metrics and run is not best and run.predictions is not None
     ]
-    baseline = row_hits(best.predictions, way)
-    hits = [row_hits(run.predictions, way) for run in others if run.predictions is not None]
+    baseline = row_hits(best.predictions, way, best.length_normalised)
+    hits = [
+        row_hits(run.predictions, way, run.length_normalised)
+        for run in others
+        if run.predictions is not None
+    ]
     asked = ~np.isnan(np.stack([baseline, *hits])).any(axis=0)
     if not others or not asked.any():
         return {}

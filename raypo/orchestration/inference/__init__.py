@@ -1,1 +1,1 @@
-"""Answers of language models from pools of engines and scorers behind Ray Data."""
+"""Inference of language models: pools of engines and scorers behind Ray Data."""

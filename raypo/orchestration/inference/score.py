@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,140 +9,117 @@ import numpy as np
 import pandas as pd
 import ray.data
 
-from raypo.config import PolicyConfig, ScorerConfig
-from raypo.data.tokenisation import Encoder
-from raypo.evaluation.answer_store import AnswerStore
+from raypo.config import ScorerConfig
+from raypo.data.tokenisation import EncodedUsers, Encoder
+from raypo.evaluation.models import LanguageModels
+from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import Progress
 from raypo.orchestration.inference.ray_blocks import in_blocks
 from raypo.policy.adapters import AdapterScorer, merged_model
 from raypo.policy.scoring import score_responses
 
-_BATCHES_A_BLOCK = 4
+_BATCHES_PER_BLOCK = 4
 
 
 def score(
-    questions: pd.DataFrame,
-    adapters: Mapping[str, Path | None],
-    policy: PolicyConfig,
-    model_folder: Path,
-    encoder: Encoder,
-    config: ScorerConfig,
-    kept: AnswerStore,
-    progress: Progress,
+    batch: RequestBatch, models: LanguageModels, config: ScorerConfig, progress: Progress
 ) -> None:
-    """Summed log-probs of every candidate, for questions that have no answer yet.
+    """Store the summed log-probs of every candidate, for requests without an answer.
+
+    Answers hold `logps` and `lengths`, one per candidate in the order of the request.
 
     Args:
-        questions: columns name, row, order, history, candidates.
-        adapters: name -> adapter folder, None for the base model.
-        policy: precision of the base model.
-        model_folder: the base model.
-        encoder: makes prompts' and responses' tokens.
+        batch: requests of mode `likelihood`.
+        models: what scores them.
         config: the pool.
-        kept: where answers go (logps, one per candidate in the order asked), with what was answered
-            before.
-        progress: told of scored rows.
+        progress: receives the number of scored requests.
     """
-    missing = kept.missing(questions)
+    missing = batch.store.missing(batch.requests)
     if not len(missing):
         return
-    progress(len(kept), len(questions), "loading scorers")
+    progress(len(batch.store), len(batch.requests), "loading scorers")
     if config.kind == "packed":
-        arguments = (dict(adapters), policy, model_folder, encoder, config.batch_size)
-        _run(_PackedScorer, arguments, missing, config, kept, len(questions), progress)
+        arguments: tuple[Any, ...] = (models, config.batch_size)
+        _run_pool(_PackedScorer, arguments, missing, config, batch, progress)
         return
-    # An engine holds one model, for its prompt_logprobs fail with adapters on CPU.
-    for name, folder in adapters.items():
+    # One engine per model: vLLM's prompt_logprobs fails with adapters on CPU.
+    for name, folder in models.adapters.items():
         own = missing[missing["name"] == name]
         if len(own):
-            merged = merged_model(policy, model_folder, folder)
-            arguments_of_one = (merged, policy, encoder, config)
-            _run(_VllmScorer, arguments_of_one, own, config, kept, len(questions), progress)
+            merged = merged_model(models.policy, models.folder, folder)
+            arguments = (merged, models.policy.dtype, models.encoder, config)
+            _run_pool(_VllmScorer, arguments, own, config, batch, progress)
 
 
-def _run(
+def _run_pool(
     scorer: type,
     arguments: tuple[Any, ...],
-    questions: pd.DataFrame,
+    requests: pd.DataFrame,
     config: ScorerConfig,
-    kept: AnswerStore,
-    total: int,
+    batch: RequestBatch,
     progress: Progress,
 ) -> None:
-    per_block = config.batch_size * _BATCHES_A_BLOCK
-    columns = ["name", "row", "order", "history", "candidates"]
-    scored = in_blocks(questions[columns], per_block).map_batches(
+    rows_per_block = config.batch_size * _BATCHES_PER_BLOCK
+    columns = ["name", "row", "permutation", "history", "candidates"]
+    scored = in_blocks(requests[columns], rows_per_block).map_batches(
         scorer,
         fn_constructor_args=arguments,
-        batch_size=per_block,
+        batch_size=rows_per_block,
         batch_format="pandas",
         compute=ray.data.ActorPoolStrategy(size=config.workers),
         num_cpus=1,
         num_gpus=config.gpus_per_worker,
     )
     for row in scored.iter_rows():
-        values = {key: np.asarray(row[key]).tolist() for key in ("logps", "lengths")}
-        question = {"name": row["name"], "row": int(row["row"]), "order": int(row["order"])}
-        kept.add(question | values)
-        progress(len(kept), total, "rows scored")
+        key = {"name": row["name"], "row": int(row["row"]), "permutation": int(row["permutation"])}
+        values = {column: np.asarray(row[column]).tolist() for column in ("logps", "lengths")}
+        batch.store.add(key | values)
+        progress(len(batch.store), len(batch.requests), "rows scored")
 
 
-def _encoded(encoder: Encoder, rows: pd.DataFrame) -> tuple[list[list[int]], list[list[list[int]]]]:
-    prompts = [
-        encoder.prompt(history, candidates)
-        for history, candidates in zip(rows["history"], rows["candidates"], strict=True)
-    ]
-    responses = [[encoder.response(int(item)) for item in items] for items in rows["candidates"]]
-    return prompts, responses
+def _encoded(encoder: Encoder, requests: pd.DataFrame) -> EncodedUsers:
+    return encoder.encode(requests["history"], requests["candidates"])
 
 
 def _answers(
-    rows: pd.DataFrame, logps: np.ndarray, responses: list[list[list[int]]]
+    requests: pd.DataFrame, logps: np.ndarray, responses: list[list[list[int]]]
 ) -> pd.DataFrame:
-    answers = rows[["name", "row", "order"]].reset_index(drop=True)
+    answers = requests[["name", "row", "permutation"]].reset_index(drop=True)
     answers["logps"] = [np.asarray(row, dtype=np.float64) for row in logps]
-    answers["lengths"] = [np.array([len(one) for one in own]) for own in responses]
+    answers["lengths"] = [np.array([len(tokens) for tokens in own]) for own in responses]
     return answers
 
 
 class _PackedScorer:
-    """One model in memory with every adapter, scoring batches that may mix them."""
+    """One base model in memory with every adapter; a batch may mix them."""
 
-    def __init__(
-        self,
-        adapters: dict[str, Path | None],
-        policy: PolicyConfig,
-        model_folder: Path,
-        encoder: Encoder,
-        batch_size: int,
-    ) -> None:
-        self._policy = AdapterScorer(policy, model_folder, adapters)
-        self._encoder = encoder
+    def __init__(self, models: LanguageModels, batch_size: int) -> None:
+        self._policy = AdapterScorer(models.policy, models.folder, models.adapters)
+        self._encoder = models.encoder
         self._batch_size = batch_size
 
-    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        parts = [self._score(name, rows) for name, rows in batch.groupby("name", sort=False)]
+    def __call__(self, requests: pd.DataFrame) -> pd.DataFrame:
+        parts = [self._score(name, own) for name, own in requests.groupby("name", sort=False)]
         return pd.concat(parts, ignore_index=True)
 
-    def _score(self, name: Any, rows: pd.DataFrame) -> pd.DataFrame:
-        prompts, responses = _encoded(self._encoder, rows)
+    def _score(self, name: Any, requests: pd.DataFrame) -> pd.DataFrame:
+        users = _encoded(self._encoder, requests)
         pad = self._encoder.tokenizer.pad_token_id
         with self._policy.using(str(name)) as model:
-            logps = score_responses(model, prompts, responses, pad, self._batch_size)
-        return _answers(rows, logps.numpy(), responses)
+            logps = score_responses(model, users.prompts, users.responses, pad, self._batch_size)
+        return _answers(requests, logps.numpy(), users.responses)
 
 
 class _VllmScorer:
     """A vLLM engine of one merged model."""
 
-    def __init__(
-        self, folder: Path, policy: PolicyConfig, encoder: Encoder, config: ScorerConfig
-    ) -> None:
+    def __init__(self, folder: Path, dtype: str, encoder: Encoder, config: ScorerConfig) -> None:
         from raypo.evaluation.vllm_engine import VllmScorer
 
-        self._engine = VllmScorer(folder, policy.dtype, config.max_model_len, config.kv_cache_gib)
+        self._engine = VllmScorer(folder, dtype, config.max_model_len, config.kv_cache_gib)
         self._encoder = encoder
 
-    def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        prompts, responses = _encoded(self._encoder, batch)
-        return _answers(batch, np.array(self._engine(prompts, responses)), responses)
+    def __call__(self, requests: pd.DataFrame) -> pd.DataFrame:
+        users = _encoded(self._encoder, requests)
+        logps = np.array(self._engine(users.prompts, users.responses))
+        return _answers(requests, logps, users.responses)

@@ -1,0 +1,149 @@
+"""The inputs of an evaluation, resolved and checked before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from raypo.assets import resolve_model
+from raypo.config import EvaluateConfig, InputError
+from raypo.data.dataset import Dataset, load_dataset, sample_rows
+from raypo.data.prompts import load_template
+from raypo.evaluation.answer_parsing import AnswerParser
+from raypo.evaluation.intervals import Resampling
+from raypo.evaluation.models import Baseline, LanguageModels
+from raypo.evaluation.outputs import Outputs
+from raypo.evaluation.record import EvaluationRecord, InferenceRecord, candidates_hash
+from raypo.evaluation.requests import RequestOptions
+from raypo.evaluation.summary import MetricOptions
+from raypo.io.files import value_hash
+from raypo.io.run_folder import open_run
+from raypo.orchestration.inference.run import InferenceOptions
+from raypo.policy.adapters import check_adapter
+from raypo.recommenders.heuristics import heuristic_scores
+from raypo.recommenders.train import load_recommender, score_candidates
+from raypo.training.encoder import make_encoder
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Settings by step: requests, inference, metrics."""
+
+    requests: RequestOptions
+    inference: InferenceOptions
+    metrics: MetricOptions
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The resolved inputs of an evaluation.
+
+    Attributes:
+        dataset: prepared data set.
+        rows: columns row, user_id, history, target, candidates.
+        models: what is evaluated.
+        outputs: folders.
+        options: settings of the steps.
+    """
+
+    dataset: Dataset
+    rows: pd.DataFrame
+    models: LanguageModels | Baseline
+    outputs: Outputs
+    options: EvaluationOptions
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """Occurrences of each item in the training sequences, [items]."""
+        return np.asarray(self.dataset.items["popularity"])
+
+    @property
+    def parser(self) -> AnswerParser:
+        """Turns answers into predictions of the rows."""
+        return AnswerParser(self.rows, self.dataset.titles, self.options.requests.seed)
+
+    def record(self, inference: InferenceRecord | None) -> EvaluationRecord:
+        """The content of `evaluated.json`."""
+        return EvaluationRecord(
+            dataset=self.dataset.fingerprint,
+            rows=value_hash(self.rows["row"].tolist()),
+            candidates=candidates_hash(self.rows),
+            length_normalised=self.options.metrics.length_normalised,
+            inference=inference,
+        )
+
+
+def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
+    """Load the data, find the models, and open the output folder.
+
+    Raises:
+        InputError: an input is wrong.
+    """
+    _check_models(config)
+    dataset = load_dataset(config.data)
+    models = _resolve_models(config, dataset)
+    open_run(config.output, config)
+    names = models.names
+    outputs = Outputs(config.output, {name: config.output / name for name in names})
+    rows = sample_rows(getattr(dataset, config.split), config.max_rows, config.seed)
+    options = _options(config, outputs.partial, is_baseline=isinstance(models, Baseline))
+    return Evaluation(dataset, rows, models, outputs, options)
+
+
+def _check_models(config: EvaluateConfig) -> None:
+    """Check what needs no data set, which may take long to read."""
+    given = [config.adapters, config.recommender, config.heuristic]
+    if sum(value is not None for value in given) > 1:
+        raise InputError("evaluate: give one of adapters, recommender and heuristic, not several")
+    if config.recommender is None and config.heuristic is None:
+        resolve_model(config.policy.model)
+        load_template(config.policy.prompt)
+        for folder in _adapters(config).values():
+            if folder is not None:
+                check_adapter(folder)
+
+
+def _adapters(config: EvaluateConfig) -> dict[str, Path | None]:
+    """Adapter folders by name; '' where one model is evaluated, None for the base model."""
+    return dict(config.adapters) if config.adapters is not None else {"": config.policy.adapter}
+
+
+def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels | Baseline:
+    if config.recommender is not None:
+        return Baseline(partial(score_candidates, load_recommender(config.recommender)))
+    if config.heuristic is not None:
+        heuristic, seed = config.heuristic, config.seed
+        return Baseline(lambda rows: heuristic_scores(heuristic, dataset, rows, seed))
+    folder = resolve_model(config.policy.model)
+    encoder = make_encoder(config.policy, folder, dataset.titles, _context(config))
+    return LanguageModels(folder, _adapters(config), config.policy, encoder)
+
+
+def _context(config: EvaluateConfig) -> int | None:
+    """Tokens of prompt and title together.
+
+    The engines' context is the shorter one, and prompts are the same in all modes.
+    """
+    generates = {"generate", "constrained"} & set(config.answers)
+    return config.engine.max_model_len - config.engine.max_new_tokens if generates else None
+
+
+def _options(config: EvaluateConfig, partial_folder: Path, is_baseline: bool) -> EvaluationOptions:
+    requests = RequestOptions(
+        config.answers, config.generate_rows, config.num_permutations, config.seed
+    )
+    if is_baseline:
+        requests = RequestOptions(("likelihood",), None, 0, config.seed)
+    return EvaluationOptions(
+        requests,
+        InferenceOptions(config.engine, config.scorer, config.num_greedy_checks, partial_folder),
+        MetricOptions(
+            Resampling(config.num_bootstrap, config.seed),
+            length_normalised=config.scorer.length_normalised and not is_baseline,
+            calibrated=not is_baseline,
+        ),
+    )

@@ -1,0 +1,86 @@
+"""The configuration of a pool of vLLM engines behind Ray Data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.data.llm import vLLMEngineProcessorConfig
+
+from raypo.config import EngineConfig
+from raypo.evaluation.models import LanguageModels
+from raypo.io.files import read_json
+
+# LoRA ranks that vLLM can be configured for.
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProcessorConfig:
+    """The configuration of a pool that serves these models, on GPU or CPU.
+
+    Args:
+        models: base model and adapters, all of which an engine holds at once.
+        config: number and size of the engines.
+    """
+    ranks = [_lora_rank(folder) for folder in models.adapter_folders]
+    engine: dict[str, Any] = {
+        "dtype": models.policy.dtype,
+        "max_model_len": config.max_model_len,
+        "tensor_parallel_size": config.tensor_parallel,
+        "enable_prefix_caching": True,
+        "enforce_eager": config.gpus_per_engine == 0,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if ranks:
+        engine |= {
+            "enable_lora": True,
+            "max_lora_rank": _supported_rank(max(ranks)),
+            "max_loras": len(ranks),
+        }
+    environment = {"VLLM_LOGGING_LEVEL": "ERROR"}
+    if config.gpus_per_engine == 0:
+        environment |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+            "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_engine))),
+            # By default vLLM reserves a core for its scheduler: half of a small machine.
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        }
+        if config.tensor_parallel > 1:
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = _cores(config)
+            engine["distributed_executor_backend"] = "mp"  # the only one of its CPU build
+    bundle = {"CPU": config.cpus_per_engine, "GPU": config.gpus_per_engine}
+    off = {"enabled": False}
+    return vLLMEngineProcessorConfig(
+        model_source=str(models.folder),
+        engine_kwargs=engine,
+        concurrency=config.engines,
+        batch_size=config.batch_size,
+        max_concurrent_batches=config.concurrent_batches,
+        runtime_env={"env_vars": environment},
+        placement_group_config={
+            "bundles": [{name: count for name, count in bundle.items() if count}]
+            * config.tensor_parallel
+        },
+        log_engine_metrics=False,
+        should_continue_on_error=True,
+        chat_template_stage=off,
+        tokenize_stage=off,
+        detokenize_stage=off,
+        prepare_multimodal_stage=off,
+    )
+
+
+def _cores(config: EngineConfig) -> str:
+    """Cores of each process of an engine; vLLM's own binding needs a memory node per process."""
+    each = max(1, int(config.cpus_per_engine))
+    starts = range(0, each * config.tensor_parallel, each)
+    return "|".join(f"{start}-{start + each - 1}" for start in starts)
+
+
+def _lora_rank(adapter: Path) -> int:
+    return int(read_json(adapter / "adapter_config.json")["r"])
+
+
+def _supported_rank(rank: int) -> int:
+    return next(size for size in _LORA_RANKS if size >= rank)
