@@ -1,0 +1,87 @@
+"""The audit of a data set, as `dataset.json` holds it and the report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HeuristicScore:
+    """HitRatio@1 of a heuristic baseline on all test rows.
+
+    Attributes:
+        name: in words.
+        personalised: uses the user's history.
+        hit_ratio: HitRatio@1.
+        low: lower end of its 95% interval.
+        high: upper end.
+    """
+
+    name: str
+    personalised: bool
+    hit_ratio: float
+    low: float
+    high: float
+
+    @property
+    def kind(self) -> str:
+        """Label in the leaderboard."""
+        return f"{'personalised' if self.personalised else 'non-personalised'} heuristic"
+
+
+@dataclass(frozen=True)
+class AuditFinding:
+    """A property of the data set that changes what scores on it mean.
+
+    Attributes:
+        severity: severe, warning or note.
+        what: description.
+        count: rows that it concerns.
+        of: rows that were checked.
+        advice: what to do about it.
+    """
+
+    severity: str
+    what: str
+    count: int
+    of: int
+    advice: str
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """What the report shows of an audit.
+
+    Attributes:
+        heuristics: scores of heuristic baselines.
+        findings: the most severe first.
+        rows: test rows.
+        candidates: per row.
+    """
+
+    heuristics: tuple[HeuristicScore, ...]
+    findings: tuple[AuditFinding, ...]
+    rows: int
+    candidates: int
+
+
+def parse_audit(values: Mapping[str, Any]) -> AuditSummary:
+    """The audit from its JSON; data sets of earlier versions call heuristics rules."""
+    return AuditSummary(
+        tuple(_heuristic(one) for one in values.get("heuristics", values.get("rules", ()))),
+        tuple(
+            AuditFinding(one["severity"], one["what"], one["count"], one["of"], one["advice"])
+            for one in values["findings"]
+        ),
+        values["rows"],
+        values["candidates"],
+    )
+
+
+def _heuristic(one: Mapping[str, Any]) -> HeuristicScore:
+    personalised = one["personalised"] if "personalised" in one else not one["blind"]
+    return HeuristicScore(
+        one["name"], bool(personalised), one["hit_ratio"], one["low"], one["high"]
+    )
