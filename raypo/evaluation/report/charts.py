@@ -1,10 +1,11 @@
 """Charts as inline SVG: the one chart module of the report and of the page of a search.
 
 Why not a library. Both pages are single files that work without network, follow the reader's light
-or dark mode, and mark a trial in every chart at once. plotly.js inlined adds 4.8 MB to a page that
-weighs 0.4 MB. matplotlib writes SVG, but with colours fixed when it draws (one picture for light
-mode, another for dark), without classes or data attributes for the page's script, and would become
-a dependency of every report: MEASURED.
+or dark mode, and highlight a trial in every chart at once. plotly.js inlined adds 4.8 MB to a page
+of 0.4 MB. matplotlib writes SVG, but it fixes colours when it draws (so two pictures, for light and
+dark mode), has no classes or data attributes for the page's script, needs 51 ms and 15 kB for a
+chart that takes 0.2 ms and 5 kB here (eight models, five groups, two CPU cores), and would become a
+dependency of every report. It would save at most these 260 lines.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Axis:
         if self.step is not None:
             count = round((self.high - self.low) / self.step)
             numbers = [round(self.low + index * self.step, 9) for index in range(count + 1)]
-            return [(self.position(number), _label(number)) for number in numbers]
+            return [(self.position(number), _label(number, digits=6)) for number in numbers]
         low, high = self._scaled(self.low), self._scaled(self.high)
         return [
             (position, _label(10**number if self.log else number))
@@ -239,12 +240,12 @@ def _text(x: float, y: float, anchor: str, text: str, css: str = "tick") -> str:
     )
 
 
-def _label(value: Value) -> str:
-    """A tick's label: thousands in full, smaller numbers to three digits."""
+def _label(value: Value, digits: int = 3) -> str:
+    """A tick's label: thousands in full, smaller numbers to so many digits."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
     return str(value)
 
 

@@ -48,9 +48,9 @@ def explorer_data(
             "history": [int(item) for item in row["history"]],
             "candidates": [int(item) for item in row["candidates"]],
             "target": int(row["target"]),
-            "models": list(answers),
+            "models": [results[position] for results in models],
         }
-        for (_, row), *answers in zip(first.iterrows(), *models, strict=True)
+        for position, (_, row) in enumerate(first.iterrows())
     ]
     used = sorted({item for row in rows for item in (*row["history"], *row["candidates"])})
     return {"titles": {item: titles[item] for item in used}, "rows": rows}

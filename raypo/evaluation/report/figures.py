@@ -78,12 +78,12 @@ def breakdown_figures(runs: Sequence[ReportRun]) -> list[Figure]:
 def _breakdown(mode: str, by: str, measured: Sequence[tuple[Mark, dict[str, Any]]]) -> Figure:
     groups = measured[0][1][by]
     series = [(mark, [part["HitRatio@1"] for part in parts[by]]) for mark, parts in measured]
-    rows = ", ".join(f"{part['group']} {part['n']}" for part in groups)
+    rows = ", ".join(f"{part['group']}: {part['n']}" for part in groups)
     return Figure(
         f"HitRatio@1 ({mode}) by {by}",
         bar_chart([part["group"] for part in groups], series),
         tuple(mark for mark, _ in series),
-        f"test rows: {rows}",
+        f"test rows ({rows})",
     )
 
 
@@ -107,7 +107,7 @@ def popularity_figures(runs: Sequence[ReportRun], popularity: np.ndarray) -> lis
         if targets is not None:
             chosen = (Mark("what users chose", REFERENCE), _fractions(quintile[targets]))
             series.append(chosen)
-            heading = f"fraction of recommendations ({mode})"
+            heading = f"Fraction of recommendations ({mode})"
             marks = tuple(mark for mark, _ in series)
             figures.append(Figure(heading, bar_chart(QUINTILES, series), marks))
     return figures

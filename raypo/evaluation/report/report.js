@@ -39,13 +39,14 @@
 
   function rankedItem([position, score, probability], row) {
     const item = row.candidates[position];
-    const line = make("li", title(item), item === row.target ? "target" : "");
-    line.append(make("span", score.toFixed(2)));
+    const line = make("li", undefined, item === row.target ? "target" : "");
+    const text = make("div", undefined, "ranked");
+    text.append(make("span", title(item)), make("span", score.toFixed(2), "score"));
     const meter = make("div", undefined, "meter");
     const bar = make("b");
     bar.style.width = `${Math.round(100 * probability)}%`;
     meter.append(bar);
-    line.append(meter);
+    line.append(text, meter);
     return line;
   }
 
