@@ -113,7 +113,7 @@ def test_axes_map_values_to_positions():
     words = axis_of(("s", "a"))
     assert words.position("s") < words.position("a")
     assert axis_over([0.07, 0.31]) == Axis(low=0.0, high=pytest.approx(0.4), step=0.1)
-    labels = [label for _, label in axis_over([0.99, 1.01]).ticks()]
+    labels = [label for _, label in axis_over([0.991, 1.009]).ticks()]
     assert labels == ["0.99", "0.995", "1", "1.005", "1.01"]
     assert axis_over([0, 2], min_step=1).ticks() == [(0, "0"), (0.5, "1"), (1, "2")]
     assert axis_over([0.0, 0.0]).position(0.0) == 0.0
