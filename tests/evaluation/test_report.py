@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, and safe with any title."""
+"""The report: complete, self-contained, and safe with any title."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from raypo.evaluation.report.runs import ReportRun, data_of, find_runs, read_run
 from raypo.evaluation.report.table import latex_table
 from raypo.evaluation.summary import summarise
 from raypo.io.files import write_json
-from tests.evaluation.browser import CHROMIUM, what_is_seen
+from tests.evaluation.browser import CHROMIUM, run_in_browser
 
 TITLES = ["<script>alert(1)</script>", "Amélie & Co", "Heat", "موج", "Alien"]
 POPULARITY = np.array([0, 1, 3, 7, 2])
@@ -69,7 +69,7 @@ class Balanced(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_self_contained_and_escaped(tmp_path):
+def test_the_page_is_complete_self_contained_and_escaped(tmp_path):
     runs = [a_run("Popularity", generates=False), a_run("NAPO", generates=True)]
     page = write_report(tmp_path / "report.html", "A & B", runs, TITLES, POPULARITY).read_text()
     parser = Balanced()
@@ -327,7 +327,7 @@ def test_the_explorer_works_in_a_browser(tmp_path):
     runs = [a_run("Popularity", generates=False), a_run("NAPO", generates=True)]
     runs[1].predictions.at[1, "logps"] = [-3.0, -2.0, -1.0]  # they disagree about user 1
     page = write_report(tmp_path / "report.html", "A", runs, TITLES, POPULARITY).read_text()
-    seen = what_is_seen(page, CLICKS, tmp_path)
+    seen = run_in_browser(page, CLICKS, tmp_path)
     counts = [count for count, _, _ in seen]
     assert counts == [
         "user 1 of 3", "user 2 of 3", "user 1 of 3", "user 3 of 3",

@@ -9,7 +9,7 @@ from raypo.config import SearchRange, TuneConfig, parse_config
 from raypo.evaluation.report.charts import Axis, axis_of, axis_over
 from raypo.evaluation.search_report.page import write_search_report
 from raypo.evaluation.search_report.trials import SCORE, Trial
-from tests.evaluation.browser import CHROMIUM, what_is_seen
+from tests.evaluation.browser import CHROMIUM, run_in_browser
 from tests.evaluation.test_report import Balanced
 
 SPACE = {
@@ -59,7 +59,7 @@ def page_of(tmp_path, trials):
     return write_search_report(tmp_path / "search.html", a_config(tmp_path), trials).read_text()
 
 
-def test_the_page_is_whole_self_contained_and_escaped(tmp_path):
+def test_the_page_is_complete_self_contained_and_escaped(tmp_path):
     page = page_of(tmp_path, trials())
     parser = Balanced()
     parser.feed(page)
@@ -151,7 +151,7 @@ document.getElementById("seen").textContent = JSON.stringify(seen);
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_pointing_tapping_and_sorting_work_in_a_browser(tmp_path):
     page = page_of(tmp_path, trials())
-    seen = what_is_seen(page, ACTIONS, tmp_path)
+    seen = run_in_browser(page, ACTIONS, tmp_path)
     start, pointed, away, pinned, unpinned, focused, kept, escaped = seen[:8]
     assert start[0] and away[0] and unpinned[0] and escaped[0]
     for state, words in (

@@ -13,7 +13,8 @@ class HeuristicScore:
 
     Attributes:
         name: in words.
-        personalised: uses the user's history.
+        personalised: uses what users chose, alone or together. What is not cannot know anybody's
+            preferences, so it should score at chance level.
         hit_ratio: HitRatio@1.
         low: lower end of its 95% interval.
         high: upper end.
@@ -28,7 +29,7 @@ class HeuristicScore:
     @property
     def kind(self) -> str:
         """Label in the leaderboard."""
-        return f"{'personalised' if self.personalised else 'non-personalised'} heuristic"
+        return "heuristic baseline" if self.personalised else "non-personalised heuristic"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class AuditSummary:
 
 
 def parse_audit(values: Mapping[str, Any]) -> AuditSummary:
-    """The audit from its JSON; data sets of earlier versions call heuristics rules."""
+    """Read the audit from its JSON.
+
+    Args:
+        values: `audit` of `dataset.json`; earlier versions call heuristics rules.
+    """
     return AuditSummary(
         tuple(_heuristic(one) for one in values.get("heuristics", values.get("rules", ()))),
         tuple(

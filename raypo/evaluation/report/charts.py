@@ -99,7 +99,7 @@ def axis_over(numbers: Sequence[float], name: str = "", min_step: float = 0.0) -
 
 @dataclass(frozen=True)
 class Mark:
-    """Whom a line, a dot or a series of bars stands for: a model or a trial.
+    """The model or trial that a line, a dot or a series of bars represents.
 
     Attributes:
         name: shown when the reader points at it; empty for none.

@@ -52,8 +52,9 @@ def explorer_data(
         }
         for position, (_, row) in enumerate(first.iterrows())
     ]
-    used = sorted({item for row in rows for item in (*row["history"], *row["candidates"])})
-    return {"titles": {item: titles[item] for item in used}, "rows": rows}
+    lists = (*first["history"], *first["candidates"])
+    shown_items = sorted({int(item) for items in lists for item in items})
+    return {"titles": {item: titles[item] for item in shown_items}, "rows": rows}
 
 
 def _models(index: int, run: ReportRun, num_rows: int) -> list[dict[str, Any]]:
@@ -65,7 +66,7 @@ def _models(index: int, run: ReportRun, num_rows: int) -> list[dict[str, Any]]:
         for _, row in predictions.iterrows()
     ]
     if "likelihood" in run.metrics:
-        # Over all rows, as in `metrics.json`: whether lengths are known is decided for the whole.
+        # Of all rows, as for `metrics.json`: scores are per token only if all rows have lengths.
         scores = ranking_scores(run.predictions, run.length_normalised)[:num_rows]
         for result, row_scores in zip(results, scores, strict=True):
             result["ranking"] = _ranking(row_scores)

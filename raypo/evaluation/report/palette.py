@@ -1,14 +1,14 @@
-"""Colours of models: every model keeps its own in every chart, table and list of a page.
+"""Colours of models: a model has the same colour in every chart, table and list of a page.
 
-`report.css` holds the colours, for a light and a dark background. They were chosen so that any two
-stay apart in normal vision and in simulated protanopia, deuteranopia and tritanopia; the tests say
-how far. From the ninth model on colours repeat, with dashed lines and outlined bars.
+`report.css` holds the colours, for light and dark backgrounds. Any two differ by at least 15
+(CIEDE2000) in normal vision and in simulated protanopia, deuteranopia and tritanopia; a test
+measures it. From the ninth model on colours repeat, with dashed lines and outlined bars.
 """
 
 from __future__ import annotations
 
 NUM_COLOURS = 8
-REFERENCE = "reference"  # CSS class of what is no model: perfect calibration, what users chose
+REFERENCE = "reference"  # CSS class of perfect calibration and of what users chose
 
 
 def css_class(index: int) -> str:

@@ -93,7 +93,8 @@ class SearchPage:
 
     Attributes:
         config: of the search.
-        keys: settings of the search space. names: their short names.
+        keys: dotted names of the searched settings.
+        names: their short names.
         counts: of trials by status, in words.
         best: None before the first score.
         collapses: collapsed trials.
