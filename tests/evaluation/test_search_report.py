@@ -1,4 +1,4 @@
-"""The page of a search: whole, self-contained, honest about collapses, and alive in a browser."""
+"""The page of a search: complete, self-contained, clear about collapses, usable in a browser."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from raypo.config import SearchRange, TuneConfig, parse_config
-from raypo.evaluation.search_report.charts import Axis, axis_of, axis_over
+from raypo.evaluation.report.charts import Axis, axis_of, axis_over
 from raypo.evaluation.search_report.page import write_search_report
 from raypo.evaluation.search_report.trials import SCORE, Trial
-from tests.evaluation.browser import CHROMIUM, what_is_seen
+from tests.evaluation.browser import CHROMIUM, run_in_browser
 from tests.evaluation.test_report import Balanced
 
 SPACE = {
@@ -39,8 +39,8 @@ def a_trial(number, hits, losses, status="finished", error=None):
         "objective.selection": "all",
     }
     lines = [
-        {"step": 10 * (place + 1), "loss": loss, SCORE: hit}
-        for place, (hit, loss) in enumerate(zip(hits, losses, strict=True))
+        {"step": 10 * (index + 1), "loss": loss, SCORE: hit}
+        for index, (hit, loss) in enumerate(zip(hits, losses, strict=True))
     ]
     return Trial(number, settings, Path("/nowhere"), status, error, lines)
 
@@ -55,11 +55,11 @@ def trials():
     ]
 
 
-def page_of(tmp_path, own):
-    return write_search_report(tmp_path / "search.html", a_config(tmp_path), own).read_text()
+def page_of(tmp_path, trials):
+    return write_search_report(tmp_path / "search.html", a_config(tmp_path), trials).read_text()
 
 
-def test_the_page_is_whole_self_contained_and_escaped(tmp_path):
+def test_the_page_is_complete_self_contained_and_escaped(tmp_path):
     page = page_of(tmp_path, trials())
     parser = Balanced()
     parser.feed(page)
@@ -77,56 +77,59 @@ def test_the_page_is_whole_self_contained_and_escaped(tmp_path):
     assert page.count("<svg") == 9
 
 
-def test_a_collapse_is_shown_and_none_is_said(tmp_path):
+def test_the_page_says_whether_a_trial_collapsed(tmp_path):
     page = page_of(tmp_path, trials())
     assert "0.300 at step 10, then 0.050 at step 30; loss 3.000, then 0.200" in page
     assert "finished, collapsed" in page and 'id="no-collapse"' not in page
     page = page_of(tmp_path, trials()[:2])
-    assert "No collapse seen." in page and "finished, collapsed" not in page
+    assert "No trial collapsed." in page and "finished, collapsed" not in page
 
 
-def test_a_search_that_has_only_begun_has_a_page(tmp_path):
-    for own in ([], trials()[4:], trials()[3:4]):
-        page = page_of(tmp_path, own)
-        assert "<svg" not in page and "Did anything collapse?" in page
+def test_a_search_without_scores_has_a_page(tmp_path):
+    for begun in ([], trials()[4:], trials()[3:4]):
+        page = page_of(tmp_path, begun)
+        assert "<svg" not in page and "Did any trial collapse?" in page
 
 
-def places(page, tag, trial):
+def classes_of(page, tag, trial):
     found = re.findall(rf'<{tag} class="([^"]*)" data-trial="{trial}"', page)
     return [set(classes.split()) for classes in found]
 
 
-def test_every_trial_that_was_scored_is_on_every_chart(tmp_path):
+def test_every_scored_trial_is_in_every_chart(tmp_path):
     page = page_of(tmp_path, trials()[:2])
-    for number, kinds in ((0, {"trial", "best"}), (1, {"trial", "hollow"})):
-        assert places(page, "g", number) == [kinds] * 3  # parallel coordinates, two curves
-        assert places(page, "circle", number) == [kinds] * 4  # a dot per setting
+    for number, kinds in ((0, {"trial", "best"}), (1, {"trial", "unfinished"})):
+        assert classes_of(page, "g", number) == [kinds] * 3  # parallel coordinates, two curves
+        assert classes_of(page, "circle", number) == [kinds] * 4  # a dot per setting
 
 
-def test_axes_place_values():
-    assert axis_of(SearchRange(low=0, high=2)).place(0.5) == 0.25
+def test_axes_map_values_to_positions():
+    assert axis_of(SearchRange(low=0, high=2)).position(0.5) == 0.25
     log = axis_of(SearchRange(low=1e-5, high=1e-3, log=True))
-    assert log.place(1e-4) == pytest.approx(0.5)
+    assert log.position(1e-4) == pytest.approx(0.5)
     assert [text for _, text in log.ticks()] == ["1e-05", "0.0001", "0.001"]
     listed = axis_of((15, 3, 7))
     assert listed.ticks() == [(1 / 6, "3"), (0.5, "7"), (5 / 6, "15")]
     words = axis_of(("s", "a"))
-    assert words.place("s") < words.place("a")
+    assert words.position("s") < words.position("a")
     assert axis_over([0.07, 0.31]) == Axis(low=0.0, high=pytest.approx(0.4), step=0.1)
-    assert axis_over([0.0, 0.0]).place(0.0) == 0.0
+    labels = [label for _, label in axis_over([0.991, 1.009]).ticks()]
+    assert labels == ["0.99", "0.995", "1", "1.005", "1.01"]
+    assert axis_over([0, 2], min_step=1).ticks() == [(0, "0"), (0.5, "1"), (1, "2")]
+    assert axis_over([0.0, 0.0]).position(0.0) == 0.0
 
 
 # Point at a line, pin it by a click, sort the table, and write down what the page then shows.
 ACTIONS = """
 <script>
 const seen = [];
-const box = document.getElementById("shown");
+const box = document.getElementById("selected");
 const on = () => [...document.querySelectorAll("[data-trial].on")].map((one) => one.dataset.trial);
 const look = () => seen.push([box.hidden, box.textContent, new Set(on()).size, on().length]);
 const at = (selector) => document.querySelector(selector);
 const fire = (element, type) => element.dispatchEvent(new PointerEvent(type, { bubbles: true }));
 look();
-fire(at('.parallel g[data-trial="1"] .touch'), "pointerover"); look();
+fire(at('.parallel g[data-trial="1"] .hit-area'), "pointerover"); look();
 fire(at("h1"), "pointerover"); look();
 fire(at('circle[data-trial="2"]'), "click"); fire(at("h1"), "pointerover"); look();
 fire(at('circle[data-trial="2"]'), "click"); look();
@@ -148,7 +151,7 @@ document.getElementById("seen").textContent = JSON.stringify(seen);
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_pointing_tapping_and_sorting_work_in_a_browser(tmp_path):
     page = page_of(tmp_path, trials())
-    seen = what_is_seen(page, ACTIONS, tmp_path)
+    seen = run_in_browser(page, ACTIONS, tmp_path)
     start, pointed, away, pinned, unpinned, focused, kept, escaped = seen[:8]
     assert start[0] and away[0] and unpinned[0] and escaped[0]
     for state, words in (

@@ -2,83 +2,92 @@
 (() => {
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const byId = (id) => document.getElementById(id);
-  const make = (tag, text, kind) => {
+  const make = (tag, text, css) => {
     const element = document.createElement(tag);
     if (text !== undefined) element.textContent = text;
-    if (kind) element.className = kind;
+    if (css) element.className = css;
     return element;
   };
   const title = (item) => data.titles[item];
-  let shown = data.rows.map((_, index) => index);
-  let place = 0;
+  let matching = data.rows.map((_, index) => index);
+  let current = 0;
 
-  const firstOf = (model, row) => model.ranking && row.candidates[model.ranking[0][0]];
+  const topItem = (model, row) => row.candidates[model.ranking[0][0]];
 
-  // Keep the users that the search and the filter leave.
+  // Keep the users that match the search and the filter.
   function filter() {
     const wanted = byId("search").value.trim().toLowerCase();
-    const which = byId("which").value;
-    shown = [];
+    const kind = byId("filter").value;
+    matching = [];
     data.rows.forEach((row, index) => {
       const words = [String(row.user), ...row.history.map(title), ...row.candidates.map(title)];
       if (wanted && !words.some((word) => word.toLowerCase().includes(wanted))) return;
-      const hits = row.models.filter((model) => model.ranking).map((model) => firstOf(model, row) === row.target);
-      if (which === "disagree" && (hits.every(Boolean) || !hits.some(Boolean))) return;
-      if (which === "all-wrong" && hits.some(Boolean)) return;
-      shown.push(index);
+      const hits = row.models.filter((model) => model.ranking).map((model) => topItem(model, row) === row.target);
+      if (kind === "disagree" && (hits.every(Boolean) || !hits.some(Boolean))) return;
+      if (kind === "all-wrong" && hits.some(Boolean)) return;
+      matching.push(index);
     });
-    place = 0;
+    current = 0;
     draw();
   }
 
+  function heading(model) {
+    const element = make("h3");
+    element.append(make("i", undefined, `swatch ${model.css}`), model.name);
+    return element;
+  }
+
+  function rankedItem([position, score, probability], row) {
+    const item = row.candidates[position];
+    const line = make("li", undefined, item === row.target ? "target" : "");
+    const text = make("div", undefined, "ranked");
+    text.append(make("span", title(item)), make("span", score.toFixed(2), "score"));
+    const meter = make("div", undefined, "meter");
+    const bar = make("b");
+    bar.style.width = `${Math.round(100 * probability)}%`;
+    meter.append(bar);
+    line.append(text, meter);
+    return line;
+  }
+
   function card(model, row) {
-    const box = make("div", undefined, "card");
-    box.append(make("h3", model.name));
-    for (const [key, label] of [["generated", "generated"], ["constrained", "constrained"]]) {
-      if (model[key]) {
-        const line = make("p", `${label}: `);
-        line.append(make("span", model[key].text || "(nothing)", model[key].right ? "right" : "wrong"));
+    const box = make("div", undefined, `card ${model.css}`);
+    box.append(heading(model));
+    for (const mode of ["generated", "constrained"]) {
+      if (model[mode]) {
+        const line = make("p", `${mode}: `);
+        line.append(make("span", model[mode].text || "(nothing)", model[mode].correct ? "right" : "wrong"));
         box.append(line);
       }
     }
     if (model.error) box.append(make("p", `failed: ${model.error}`, "wrong"));
     if (model.ranking) {
       const list = make("ol");
-      for (const [candidate, score, share] of model.ranking) {
-        const item = row.candidates[candidate];
-        const line = make("li", title(item), item === row.target ? "target" : "");
-        line.append(make("span", score.toFixed(2)));
-        const meter = make("div", undefined, "meter");
-        const bar = make("b");
-        bar.style.width = `${Math.round(100 * share)}%`;
-        meter.append(bar);
-        line.append(meter);
-        list.append(line);
-      }
+      list.append(...model.ranking.map((ranked) => rankedItem(ranked, row)));
       box.append(list);
     }
     return box;
   }
 
   function draw() {
-    const any = shown.length > 0;
-    byId("count").textContent = any ? `user ${place + 1} of ${shown.length}` : "no user matches";
+    const any = matching.length > 0;
+    byId("count").textContent = any ? `user ${current + 1} of ${matching.length}` : "no user matches";
     byId("user").hidden = !any;
     if (!any) return;
-    const row = data.rows[shown[place]];
-    byId("who").textContent = `User ${row.user}: next was ${title(row.target)}`;
+    const row = data.rows[matching[current]];
+    byId("target").textContent = `User ${row.user}: the next item was ${title(row.target)}`;
     byId("history").replaceChildren(...row.history.map((item) => make("li", title(item))));
     byId("models").replaceChildren(...row.models.map((model) => card(model, row)));
   }
 
-  function step(by) {
-    if (shown.length) place = (place + by + shown.length) % shown.length;
+  function move(by) {
+    if (matching.length) current = (current + by + matching.length) % matching.length;
     draw();
   }
 
   byId("search").addEventListener("input", filter);
-  byId("which").addEventListener("change", filter);
-  byId("previous").addEventListener("click", () => step(-1));
-  byId("next").addEventListener("click", () => step(1));
+  byId("filter").addEventListener("change", filter);
+  byId("previous").addEventListener("click", () => move(-1));
+  byId("next").addEventListener("click", () => move(1));
   filter();
 })();

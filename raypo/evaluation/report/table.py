@@ -1,4 +1,4 @@
-"""The table of models and metrics, on the terminal, in Markdown, in LaTeX and for the report."""
+"""The table of models and metrics: for the terminal, Markdown, LaTeX and the report."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ COLUMNS = (
     ("likelihood", "HitRatio@1"),
     ("likelihood", "NDCG@5"),
 )
-_OPTIONAL = ("constrained",)
+_OPTIONAL_MODES = ("constrained",)
 Runs = Sequence[tuple[str, dict[str, Any]]]
 Column = tuple[str, str]
-_NOTHING = "\N{EN DASH}"
+_MISSING = "\N{EN DASH}"
 _LATEX = {
     "\\": r"\textbackslash{}",
-    **{mark: "\\" + mark for mark in "&%$#_{}"},
+    **{character: "\\" + character for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    _NOTHING: "--",
+    _MISSING: "--",
 }
 
 
 def columns_of(runs: Runs) -> tuple[Column, ...]:
-    """The columns of a table of these models: ways that nobody was asked in are left out."""
-    present = {way for _, metrics in runs for way in metrics}
-    return tuple(one for one in COLUMNS if one[0] not in _OPTIONAL or one[0] in present)
+    """Columns of a table of these models; an optional mode that no model has is left out."""
+    present = {mode for _, metrics in runs for mode in metrics}
+    return tuple(one for one in COLUMNS if one[0] not in _OPTIONAL_MODES or one[0] in present)
 
 
-def cell(metrics: dict[str, Any], way: str, metric: str) -> str:
-    """'value [low, high]', or a dash where a model does not answer that way."""
-    value = metrics.get(way, {}).get(metric)
+def cell(metrics: dict[str, Any], mode: str, metric: str) -> str:
+    """'value [low, high]', or a dash for a model without that mode."""
+    value = metrics.get(mode, {}).get(metric)
     if value is None:
-        return _NOTHING
-    interval = metrics[way]["intervals"].get(metric)
+        return _MISSING
+    interval = metrics[mode]["intervals"].get(metric)
     if interval is None:
         return f"{value:.3f}"
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
@@ -52,21 +52,21 @@ def table_rows(runs: Runs) -> list[list[str]]:
 
 
 def render_table(runs: Runs) -> Table:
-    """For the terminal."""
+    """The table for the terminal."""
     table = Table(caption="mean [95% bootstrap interval]; HitRatio@1 counts over all rows")
     table.add_column("model")
-    for way, metric in columns_of(runs):
-        table.add_column(f"{metric}\n{way}", justify="right")
+    for mode, metric in columns_of(runs):
+        table.add_column(f"{metric}\n{mode}", justify="right")
     for row in table_rows(runs):
         table.add_row(*row)
     return table
 
 
 def markdown_table(runs: Runs) -> str:
-    """For READMEs."""
+    """The table for a README."""
     columns = columns_of(runs)
-    heads = ["model", *(f"{metric} ({way})" for way, metric in columns)]
-    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(columns)]
+    headings = ["model", *(f"{metric} ({mode})" for mode, metric in columns)]
+    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * len(columns)]
     lines += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in table_rows(runs)
@@ -75,13 +75,13 @@ def markdown_table(runs: Runs) -> str:
 
 
 def latex_table(runs: Runs) -> str:
-    """For papers; needs the package booktabs."""
+    """The table for a paper; needs the LaTeX package booktabs."""
     columns = columns_of(runs)
-    heads = ["model", *(f"{metric} ({way})" for way, metric in columns)]
+    headings = ["model", *(f"{metric} ({mode})" for mode, metric in columns)]
     lines = [
         rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
         r"\toprule",
-        " & ".join(_escaped(head) for head in heads) + r" \\",
+        " & ".join(_escaped(heading) for heading in headings) + r" \\",
         r"\midrule",
         *(" & ".join(_escaped(cell) for cell in row) + r" \\" for row in table_rows(runs)),
         r"\bottomrule",
@@ -91,4 +91,4 @@ def latex_table(runs: Runs) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(mark, mark) for mark in text)
+    return "".join(_LATEX.get(character, character) for character in text)
