@@ -16,11 +16,11 @@ from raypo.bench.inputs import load_inputs
 from raypo.bench.model_configs import SHAPES
 from raypo.bench.policy import Users
 from raypo.config import InputError, PolicyConfig
+from raypo.data.tokenisation import load_tokenizer
 from raypo.evaluation.vllm_engine import VllmAnswers, VllmScorer
 from raypo.io.files import read_json
 from raypo.io.progress import Progress, no_progress
 from raypo.policy.adapters import AdapterScorer, merged_model
-from raypo.policy.model import load_tokenizer
 from raypo.policy.scoring import score_responses
 
 WAYS = ("packed", "vllm", "generate", "constrained")

@@ -332,7 +332,7 @@ def test_a_search_in_which_everything_failed_says_why(inputs, tmp_path):
     for number in range(2):
         folder = config.output / "trials" / f"{number:03}"
         folder.mkdir(parents=True)
-        (folder / "offending-step-00000001-worker-0.json").write_text("{}")
+        (folder / "bad-batch-step-00000001-rank-0.json").write_text("{}")
         failed.append(Trial(number, {"seed": number}, folder, "failed", f"reason {number}"))
     write_trials(config.output / "trials.json", failed, rows=16)
     with pytest.raises(StoppedRun, match="every trial failed; the first with: reason 0"):

@@ -13,7 +13,7 @@ import ray.data  # noqa: F401  sets its loggers up when it is imported, which co
 from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig
 from raypo.data.dataset import Dataset
-from raypo.data.tokenisation import Encoder
+from raypo.data.tokenisation import Encoder, make_encoder
 from raypo.evaluation.answer_parsing import match_answer, match_exactly
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.candidate_permutations import in_own_order, with_orders
@@ -21,7 +21,6 @@ from raypo.evaluation.elapsed_time import ElapsedTime
 from raypo.evaluation.predictions import empty_predictions
 from raypo.io.progress import Progress
 from raypo.orchestration.cluster import connect, fetch_everywhere
-from raypo.training.encoder import make_encoder
 
 Predictions = dict[str, pd.DataFrame]
 Way = Literal["generate", "constrained", "likelihood"]

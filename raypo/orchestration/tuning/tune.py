@@ -37,8 +37,8 @@ from raypo.orchestration.progress_actor import progress_actor, progress_reporter
 from raypo.orchestration.tuning.sampler import Observation, number_of_trials, propose
 from raypo.orchestration.tuning.search_space import check_space, with_settings
 from raypo.orchestration.tuning.trial import ERROR, FINISHED, run_trial
-from raypo.training.batches import Plan
 from raypo.training.job import check_inputs
+from raypo.training.sampler import BatchSampler
 from raypo.training.trainer import SCORE
 
 _TUNES_OWN = "tune"  # folder of Tune's records, which nobody reads
@@ -78,7 +78,7 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     return dict(read_json(config.output / "trials.json"))
 
 
-def _check(config: TuneConfig, plan: Plan) -> None:
+def _check(config: TuneConfig, plan: BatchSampler) -> None:
     cluster = config.align.cluster
     if cluster.launcher == "local" and cluster.workers != 1:
         raise InputError(
@@ -109,12 +109,12 @@ def _take_more_trials(config: TuneConfig) -> None:
 
 def _tried_again(trial: Trial) -> Trial:
     """A failed trial, unless it left a batch whose loss is not a number: it would do so again."""
-    if trial.status == "failed" and not any(trial.output.glob("offending-step-*")):
+    if trial.status == "failed" and not any(trial.output.glob("bad-batch-step-*")):
         return replace(trial, status="running", error=None)
     return trial
 
 
-def _tuner(config: TuneConfig, search: _Search, plan: Plan) -> ray.tune.Tuner:
+def _tuner(config: TuneConfig, search: _Search, plan: BatchSampler) -> ray.tune.Tuner:
     return ray.tune.Tuner(
         ray.tune.with_resources(run_trial, _resources(config.align)),
         tune_config=ray.tune.TuneConfig(
@@ -150,7 +150,7 @@ def _folder_name(trial: Any) -> str:
     return f"trial_{trial.trial_id}"
 
 
-def _scheduler(config: TuneConfig, plan: Plan, trials: Sequence[Trial]) -> Any:
+def _scheduler(config: TuneConfig, plan: BatchSampler, trials: Sequence[Trial]) -> Any:
     """The scheduler, told of what ended trials reported; running ones report again themselves."""
     if config.scheduler == "none":
         return None
