@@ -66,9 +66,7 @@ def scalars(folder):
     ("objective", "reference"),
     [("napo", "precomputed"), ("s-dpo", "precomputed"), ("s-dpo", "on-the-fly")],
 )
-def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(
-    inputs, tmp_path, objective, reference
-):
+def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(inputs, tmp_path, objective, reference):
     data, recommender, adapter = inputs
 
     def config(name):
