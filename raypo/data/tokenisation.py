@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raypo.config import InputError, PolicyConfig
 from raypo.data.prompts import load_template, render
 from raypo.io.environment import set_deepspeed_accelerator
 from raypo.io.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # What different architectures call the length of their context.
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -34,13 +37,13 @@ class Encoder:
     """Prompts and responses as tokens.
 
     Attributes:
-        tokenizer: a transformers tokenizer with an end-of-sequence token.
+        tokenizer: has an end-of-sequence token.
         template: text of `load_template`.
         titles: title of item i at position i.
         max_prompt_tokens: longer prompts lose their oldest history items; None never cuts.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     template: str
     titles: Sequence[str]
     max_prompt_tokens: int | None = None
@@ -150,7 +153,7 @@ def make_encoder(
     return replace(encoder, max_prompt_tokens=limit)
 
 
-def load_tokenizer(model_folder: Path) -> Any:
+def load_tokenizer(model_folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, padding with its end-of-sequence token by default.
 
     Raises:

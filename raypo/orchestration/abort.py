@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from raypo.orchestration.cluster import actor_here
 
@@ -22,12 +22,12 @@ class _RunRegistry:
     """Controllers of current runs, by run folder."""
 
     def __init__(self) -> None:
-        self._controllers: dict[str, Any] = {}
+        self._controllers: dict[str, ActorHandle] = {}
 
-    def add(self, run: str, controller: Any) -> None:
+    def add(self, run: str, controller: ActorHandle) -> None:
         self._controllers[run] = controller
 
-    def remove(self, run: str) -> Any:
+    def remove(self, run: str) -> ActorHandle | None:
         return self._controllers.pop(run, None)
 
 

@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypo.config.paths import local_path, uri, url_of
@@ -49,7 +49,7 @@ def this_node() -> NodeAffinitySchedulingStrategy:
 
 
 @contextmanager
-def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, ActorHandle]]:
     """Run an actor on this machine, where it lives as long as this driver.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
@@ -66,7 +65,7 @@ def progress_reporter(name: str) -> Progress:
     Args:
         name: name that `progress_actor` yielded in the driver.
     """
-    actor: Any = ray.get_actor(name)
+    actor = ray.get_actor(name)
 
     def report(done: int, total: int, note: str = "") -> None:
         actor.put.remote(done, total, note)

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from raypo.policy.packing import PackedResponses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Recompute = bool | Literal["auto"]
 # Activations that layers keep, relative to those of the prompts with one response each. Other parts
@@ -25,7 +28,7 @@ _KEPT = 1.15
 class ActivationCheckpointing:
     """Sets, for each forward pass, how many of a decoder's layers are recomputed in backward."""
 
-    def __init__(self, causal_lm: Any, recompute: Recompute) -> None:
+    def __init__(self, causal_lm: PreTrainedModel, recompute: Recompute) -> None:
         """Find the decoder's layers.
 
         Args:

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
 from raypo.io.files import file_hash, value_hash
 from raypo.policy.model import load_base
+
+if TYPE_CHECKING:
+    import peft
+    from transformers import PreTrainedModel
 
 # Files that make up a tokenizer, whichever of transformers' formats it is saved in.
 _TOKENIZER_FILES = (
@@ -32,7 +36,7 @@ _TOKENIZER_FILES = (
 
 def load_policy(
     config: PolicyConfig, model_folder: Path, seed: int, lora_float32: bool = False
-) -> Any:
+) -> peft.PeftModel:
     """The base model with a trainable LoRA adapter: a new one, or the one at `config.adapter`.
 
     Args:
@@ -59,7 +63,9 @@ def load_policy(
     return add_adapter(model, config.lora, seed, lora_float32)
 
 
-def add_adapter(model: Any, lora: LoraConfig, seed: int, lora_float32: bool) -> Any:
+def add_adapter(
+    model: PreTrainedModel, lora: LoraConfig, seed: int, lora_float32: bool
+) -> peft.PeftModel:
     """Wrap a decoder with a new adapter.
 
     Args:
@@ -86,7 +92,9 @@ def check_adapter(folder: Path) -> None:
             raise InputError(f"{folder}: not an adapter folder, {name} is missing")
 
 
-def save_adapter(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+def save_adapter(
+    model: peft.PeftModel, folder: Path, weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the adapter in PEFT's own format.
 
     Args:
@@ -102,7 +110,7 @@ def save_adapter(model: Any, folder: Path, weights: Mapping[str, Tensor] | None 
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
 
 
-def _peft_config(lora: LoraConfig) -> Any:
+def _peft_config(lora: LoraConfig) -> peft.LoraConfig:
     import peft
 
     targets = lora.target_modules

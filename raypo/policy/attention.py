@@ -13,56 +13,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from raypo.policy.packing import Block, PackedResponses
+from raypo.policy.attention_masks import Kernel, Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "raypo_packed"
 # FlexAttention works in blocks of this many tokens.
 FLEX_BLOCK = 128
-Kernel = Literal["blocks", "flex"]
-
-
-@dataclass
-class Layout:
-    """A packed batch with its attention masks, which all layers share.
-
-    Attributes:
-        packed: on the model's device.
-        kernel: how attention is computed.
-    """
-
-    packed: PackedResponses
-    kernel: Kernel
-    _masks: dict[Any, Any] = field(default_factory=dict)
-
-    def block_masks(
-        self, window: int | None, dtype: torch.dtype
-    ) -> list[tuple[Tensor | None, Tensor]]:
-        """For each user: the prompt's additive mask (None is causal) and the responses' one.
-
-        Args:
-            window: positions that a query sees back, itself included; None is unlimited.
-            dtype: of the masks.
-        """
-        key = (window, dtype)
-        if key not in self._masks:
-            self._masks[key] = [
-                _block_masks(self.packed, block, window, dtype) for block in self.packed.blocks
-            ]
-        masks: list[tuple[Tensor | None, Tensor]] = self._masks[key]
-        return masks
-
-    def flex_mask(self, window: int | None) -> Any:
-        """FlexAttention's block mask; `window` as in `block_masks`."""
-        if window not in self._masks:
-            self._masks[window] = _flex_mask(self.packed, window)
-        return self._masks[window]
 
 
 def row_multiple() -> int:
@@ -75,7 +40,7 @@ def fastest_kernel(device: torch.device) -> Kernel:
     return "flex" if device.type == "cuda" else "blocks"
 
 
-def use_packed_attention(model: Any) -> None:
+def use_packed_attention(model: PreTrainedModel) -> None:
     """Replace a transformers decoder's attention with `packed_attention`.
 
     Raises:
@@ -184,7 +149,8 @@ def _plain(
     options: dict[str, Any],
 ) -> tuple[Tensor, None]:
     """Attention of rows that are not packed, as in generation."""
-    if heads.softcap is None:
+    softcap = heads.softcap
+    if softcap is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output: Tensor = sdpa_attention_forward(
@@ -203,7 +169,7 @@ def _plain(
         additive = torch.zeros_like(attention_mask, dtype=heads.query.dtype)
         additive.masked_fill_(~attention_mask.bool(), float("-inf"))
     heads = heads.repeated()
-    capped = _capped(heads.softcap)(
+    capped = _capped(softcap)(
         heads.query,
         heads.key,
         heads.value,
@@ -240,23 +206,6 @@ def _blocks(layout: Layout, heads: _Heads) -> Tensor:
     joined = [torch.cat(parts, dim=2) for parts in rows]
     filled = [pad(row, (0, 0, 0, width - row.shape[2])) for row in joined]
     return torch.cat(filled) if len(filled) > 1 else filled[0]
-
-
-def _block_masks(
-    packed: PackedResponses, block: Block, window: int | None, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor]:
-    columns = slice(block.start, block.end)
-    segments, positions = packed.segments[block.row, columns], packed.positions[block.row, columns]
-    index = torch.arange(block.length, device=segments.device)
-    seen = (segments == 0) | (segments == segments[:, None])
-    seen &= index <= index[:, None]
-    if window is not None:
-        seen &= positions > positions[:, None] - window
-    additive = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    additive.masked_fill_(~seen, float("-inf"))
-    p = block.prompt
-    plain = window is None or p <= window
-    return None if plain else additive[:p, :p], additive[p:]
 
 
 def _capped(softcap: float) -> Callable[..., Tensor]:
@@ -309,20 +258,3 @@ def _flex_kernel(device: str) -> Callable[..., Any]:
     # Compiled once for all lengths, since compiling takes seconds per length.
     kernel: Any = flex_attention
     return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel  # type: ignore[no-any-return]
-
-
-def _flex_mask(packed: PackedResponses, window: int | None) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    segments, users, positions = packed.segments, packed.users, packed.positions
-
-    def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        same_user = users[row, q] == users[row, k]
-        own = (segments[row, k] == 0) | (segments[row, k] == segments[row, q])
-        visible = same_user & own & (q >= k)
-        if window is not None:
-            visible = visible & (positions[row, k] > positions[row, q] - window)
-        return visible
-
-    rows, width = packed.tokens.shape
-    return create_block_mask(sees, rows, None, width, width, device=packed.tokens.device)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from raypo.policy.activation_checkpointing import ActivationCheckpointing, Recompute
-from raypo.policy.attention import Kernel, Layout, fastest_kernel, use_packed_attention
+from raypo.policy.attention import fastest_kernel, use_packed_attention
+from raypo.policy.attention_masks import Kernel, Layout
 from raypo.policy.lm_head import token_logps
 from raypo.policy.packing import PackedResponses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
     return ResponseLogps(sums=policy(packed), lengths=packed.lengths)
 
 
-def causal_lm_of(model: nn.Module) -> Any:
+def causal_lm_of(model: nn.Module) -> PreTrainedModel:
     """The transformers model without its PEFT wrapper."""
     peft_base = getattr(model, "get_base_model", None)
     return peft_base() if peft_base is not None else model

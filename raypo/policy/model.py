@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from raypo.config import PolicyConfig
 from raypo.io.environment import set_deepspeed_accelerator
 
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_base(config: PolicyConfig, model_folder: Path) -> Any:
+def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
     """The base model without adapters, loaded from safetensors, with masked SDPA attention.
 
     Args:
@@ -42,7 +45,7 @@ def load_base(config: PolicyConfig, model_folder: Path) -> Any:
     )
 
 
-def _four_bit(dtype: torch.dtype) -> Any:
+def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     """QLoRA's 4-bit NormalFloat (arXiv 2305.14314), computed in `dtype`."""
     from transformers import BitsAndBytesConfig
 
@@ -54,7 +57,9 @@ def _four_bit(dtype: torch.dtype) -> Any:
     )
 
 
-def greedy_answer(model: Any, prompt: Sequence[int], max_new_tokens: int, stop: int) -> list[int]:
+def greedy_answer(
+    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, stop: int
+) -> list[int]:
     """Token ids of the greedy continuation of a prompt, without the end-of-sequence token.
 
     Args:

@@ -188,8 +188,9 @@ def _deepspeed_config(zero_stage: int, config: StepConfig) -> dict[str, Any]:
     }
 
 
-def _inner_optimiser(optimiser: Any) -> Any:
-    return getattr(optimiser, "optimizer", optimiser)
+def _inner_optimiser(optimiser: Any) -> torch.optim.Optimizer:
+    inner: torch.optim.Optimizer = getattr(optimiser, "optimizer", optimiser)
+    return inner
 
 
 def _cpu_copy(value: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 STEPS = "/steps"
 
 
-def step_count(optimiser: Any) -> Tensor:
+def step_count(optimiser: torch.optim.Optimizer) -> Tensor:
     """AdamW's step count, as a float32 scalar."""
     values = next(iter(optimiser.state.values()))
     return torch.as_tensor(values["step"], dtype=torch.float32).detach().cpu().clone()
