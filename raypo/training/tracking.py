@@ -67,7 +67,7 @@ def check_mlflow(uri: str | None) -> None:
         return
     if "@" in urlsplit(uri).netloc:
         raise InputError(
-            "mlflow: the URI holds a password, which would stand in config.yaml; give "
+            "mlflow: the URI holds a password, which would be stored in config.yaml; give "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
         )
     try:

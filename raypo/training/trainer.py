@@ -13,6 +13,7 @@ from torch import Tensor
 from raypo.config import OptimiserConfig, StoppedRun
 from raypo.io.progress import Progress
 from raypo.objectives import ObjectiveOutput, PreferenceBatch
+from raypo.policy.packing import PackedResponses
 from raypo.recommenders.base import SequentialRecommender
 from raypo.training.batches import Batch, BatchMaker
 from raypo.training.checkpoint import TrainingState, write_checkpoint
@@ -110,36 +111,25 @@ def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
 
 
 def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
+    """Take one optimiser step; returns its metrics."""
     sampler, accumulation = job.sampler, job.sampler.gradient_accumulation_steps
     rate = learning_rate(
         step, sampler.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_ratio
     )
     timer = StepTimer(job.engine.device)
-    collective_seconds = job.objective.collective_seconds
+    collective_start = job.objective.collective_seconds
     means: dict[str, float] = {}
-    tokens, padding = 0, 0.0
+    num_tokens, padding = 0, 0.0
     for index in range(accumulation):
-        with timer.phase("data"):
-            batch = job.make_batch(*sampler.micro_batch(step, index, job.rank))
-            packed = batch.packed.to(job.engine.device)
-        with timer.phase("reference"):
-            reference = job.reference(batch) if job.reference is not None else None
-        with timer.phase("forward"):
-            logps = job.engine.logps(packed)
-        with timer.phase("objective"):
-            out = job.objective(_preference_batch(job, batch, logps, reference))
-            if not math.isfinite(out.loss.item()):
-                raise _non_finite_loss(job, out.loss.item(), batch, logps, reporter)
-        with timer.phase("backward"):
-            job.engine.backward(out.loss)
-        tokens += batch.packed.num_tokens
-        padding += batch.packed.padding_share / accumulation
-        for key, value in out.metrics.items():
+        packed, metrics = _accumulate_gradients(job, step, index, timer, reporter)
+        num_tokens += packed.num_tokens
+        padding += packed.padding_share / accumulation
+        for key, value in metrics.items():
             means[key] = means.get(key, 0.0) + value / accumulation
     with timer.phase("optimiser"):
         norm = job.engine.step(rate)
     job.state.objective = dict(job.objective.state_dict())
-    collective_seconds = job.objective.collective_seconds - collective_seconds
+    collective_seconds = job.objective.collective_seconds - collective_start
     return {
         "step": step + 1,
         "epoch": step // sampler.steps_per_epoch,
@@ -149,8 +139,29 @@ def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
         "workers": sampler.world_size,
         "padding_share": padding,
         "prompts_cut": job.make_batch.encoder.cut_prompts,
-        **timer.metrics(tokens * sampler.world_size, collective_seconds),
+        **timer.metrics(num_tokens * sampler.world_size, collective_seconds),
     }
+
+
+def _accumulate_gradients(
+    job: Job, step: int, index: int, timer: StepTimer, reporter: Reporter
+) -> tuple[PackedResponses, dict[str, float]]:
+    """Forward and backward of one micro-batch; returns its rows and the objective's metrics."""
+    with timer.phase("data"):
+        batch = job.make_batch(*job.sampler.micro_batch(step, index, job.rank))
+        packed = batch.packed.to(job.engine.device)
+    with timer.phase("reference"):
+        reference = job.reference(batch) if job.reference is not None else None
+    with timer.phase("forward"):
+        logps = job.engine.logps(packed)
+    with timer.phase("objective"):
+        out = job.objective(_preference_batch(job, batch, logps, reference))
+        loss = out.loss.item()
+        if not math.isfinite(loss):
+            raise _non_finite_loss(job, loss, batch, logps, reporter)
+    with timer.phase("backward"):
+        job.engine.backward(out.loss)
+    return batch.packed, out.metrics
 
 
 def _preference_batch(
