@@ -86,6 +86,24 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(inputs, tmp_path, damage
         assert without_timing(other) == pytest.approx(without_timing(one), rel=1e-6)
 
 
+def test_the_command_shows_the_warning_of_a_damaged_checkpoint(inputs, tmp_path):
+    data, _, _ = inputs
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_locally(config(data, run), interrupt_at(10))
+    last = max((run / "checkpoints").iterdir())
+    (last / "state.json").unlink()
+    answer = subprocess.run(
+        [RAYPO, "sft", "--config", run / "config.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    message = " ".join(answer.stderr.split())
+    assert "damaged checkpoint" in message and last.name in message
+
+
 def command(data, output):
     values = [
         "max_rows=24", "micro_batch_size=4", "epochs=2", "policy.model=tiny-random",
