@@ -13,9 +13,8 @@ from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import load_dataset
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
-from raypo.data.tokenisation import EncodedUsers, Encoder
+from raypo.data.tokenisation import EncodedUsers, Encoder, load_tokenizer
 from raypo.policy.adapters import add_adapter, load_policy
-from raypo.policy.model import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from scipy.stats import spearmanr
 from raypo.bench.inputs import InputSettings, load_inputs
 from raypo.bench.model_configs import MODEL_CONFIGS
 from raypo.config import InputError, PolicyConfig
-from raypo.data.tokenisation import EncodedUsers
+from raypo.data.tokenisation import EncodedUsers, load_tokenizer
 from raypo.evaluation.vllm_engine import VllmAnswers, VllmScorer
 from raypo.io.files import read_json
 from raypo.io.progress import Progress, no_progress
 from raypo.policy.adapters import AdapterScorer, merged_model
-from raypo.policy.model import load_tokenizer
 from raypo.policy.scoring import score_responses
 
 MODES = ("packed", "vllm", "generate", "constrained")

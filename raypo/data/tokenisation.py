@@ -1,13 +1,22 @@
-"""Rows to token ids, the same for training, scoring and generation."""
+"""Token ids of prompts and responses, the same for training, scoring and generation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from raypo.config import InputError
-from raypo.data.prompts import render
+from raypo.config import InputError, PolicyConfig
+from raypo.data.prompts import load_template, render
+from raypo.io.environment import set_deepspeed_accelerator
+from raypo.io.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What different architectures call the length of their context.
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,13 @@ class Encoder:
     """Prompts and responses as tokens.
 
     Attributes:
-        tokenizer: a transformers tokenizer with an end-of-sequence token.
+        tokenizer: has an end-of-sequence token.
         template: text of `load_template`.
         titles: title of item i at position i.
         max_prompt_tokens: longer prompts lose their oldest history items; None never cuts.
     """
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     template: str
     titles: Sequence[str]
     max_prompt_tokens: int | None = None
@@ -43,16 +52,20 @@ class Encoder:
 
     @property
     def cut_prompts(self) -> int:
-        """Prompts so far that were cut to fit."""
+        """Number of prompts so far that were cut to fit."""
         return len(self._cut)
 
     def prompt(self, history: Sequence[int], candidates: Sequence[int]) -> list[int]:
-        """Token ids of the filled template, with whatever the tokenizer puts before a text.
+        """Token ids of the filled template, with the tokenizer's special tokens.
 
-        Too long, it loses history items, the oldest first; never candidates or instruction.
+        A prompt that is too long loses its oldest history items, never candidates or instruction.
+
+        Args:
+            history: item ids, oldest first.
+            candidates: item ids in the order in which the prompt lists them.
 
         Raises:
-            InputError: it does not fit even with the newest history item alone.
+            InputError: the prompt does not fit even with the newest history item alone.
         """
         tokens = self._tokens(history, candidates)
         if self.max_prompt_tokens is None or len(tokens) <= self.max_prompt_tokens:
@@ -76,7 +89,7 @@ class Encoder:
         return list(self.tokenizer(text).input_ids)
 
     def longest_response(self) -> int:
-        """Tokens of the longest title among the hundred of most characters."""
+        """Number of tokens of the longest title, among the hundred with the most characters."""
         by_characters = sorted(range(len(self.titles)), key=lambda item: -len(self.titles[item]))
         return max(len(self.response(item)) for item in by_characters[:100])
 
@@ -111,5 +124,52 @@ class Encoder:
         )
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, special ones left out."""
+        """The text of tokens, without special tokens."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
+
+def make_encoder(
+    policy: PolicyConfig, model_folder: Path, titles: Sequence[str], context: int | None = None
+) -> Encoder:
+    """The encoder of a policy, with prompts limited to the model's context.
+
+    Args:
+        policy: template and `max_prompt_tokens`.
+        model_folder: folder of the base model.
+        titles: title of item i at position i.
+        context: number of tokens of prompt and response together; None takes the model's own.
+
+    Raises:
+        InputError: the longest title does not fit the context.
+    """
+    encoder = Encoder(load_tokenizer(model_folder), load_template(policy.prompt), titles)
+    limit = policy.max_prompt_tokens
+    context = context or _context_length(model_folder)
+    if context is not None:
+        longest_prompt = context - encoder.longest_response()
+        if longest_prompt < 1:
+            raise InputError(f"the longest title does not fit {context} tokens of context")
+        limit = longest_prompt if limit is None else min(limit, longest_prompt)
+    return replace(encoder, max_prompt_tokens=limit)
+
+
+def load_tokenizer(model_folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, padding with its end-of-sequence token by default.
+
+    Raises:
+        InputError: the tokenizer has no end-of-sequence token, which responses end with.
+    """
+    set_deepspeed_accelerator()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{model_folder}: its tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _context_length(model_folder: Path) -> int | None:
+    values = read_json(model_folder / "config.json")
+    return next((int(values[key]) for key in _CONTEXT_KEYS if key in values), None)

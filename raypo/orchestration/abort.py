@@ -1,62 +1,71 @@
-"""Ending a Ray Train run from outside, so that its cores are free before something else wants them.
+"""Aborting a Ray Train run from outside, so that its cores are free for what comes next.
 
-Ray keeps the placement group of a run whose controller just dies, until a helper of Ray Train has
-learnt of it from the cluster's dashboard; a local Ray goes without one. So a run that may have to
-be ended leaves word of its controller here, which knows how to end it in order.
+When a run's controller is killed, Ray keeps its placement group until a cleaner of Ray Train has
+noticed through the cluster's dashboard, which a local Ray does not have. A run that may be aborted
+therefore registers its controller, which can end the run in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from raypo.orchestration.cluster import actor_here
 
-_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
-class _Desk:
-    """Controllers of runs that are under way, by run folder."""
+class _RunRegistry:
+    """Controllers of current runs, by run folder."""
 
     def __init__(self) -> None:
-        self._controllers: dict[str, Any] = {}
+        self._controllers: dict[str, ActorHandle] = {}
 
-    def put(self, run: str, controller: Any) -> None:
+    def add(self, run: str, controller: ActorHandle) -> None:
         self._controllers[run] = controller
 
-    def take(self, run: str) -> Any:
+    def remove(self, run: str) -> ActorHandle | None:
         return self._controllers.pop(run, None)
 
 
 @contextmanager
 def run_registry() -> Iterator[str]:
-    """A place for controllers; yields its name."""
-    with actor_here(_Desk, "raypo-runs") as (name, _):
+    """Start a registry of current runs.
+
+    Yields:
+        Name of the registry, for the functions below in any process of the cluster.
+    """
+    with actor_here(_RunRegistry, "raypo-runs") as (name, _):
         yield name
 
 
 def register_run(name: str, run: str) -> None:
-    """Leave word of the run; to be called in the process of its controller."""
+    """Register a run. Call it in the process of the run's controller.
+
+    Args:
+        name: name of the registry.
+        run: folder of the run.
+    """
     controller = ray.get_runtime_context().current_actor
-    ray.get(ray.get_actor(name).put.remote(run, controller))
+    ray.get(ray.get_actor(name).add.remote(run, controller))
 
 
 def unregister_run(name: str, run: str) -> None:
-    """The run has come to its end by itself; its controller need not be kept."""
-    ray.get(ray.get_actor(name).take.remote(run))
+    """Remove a run that has ended by itself from the registry."""
+    ray.get(ray.get_actor(name).remove.remote(run))
 
 
 def abort_run(name: str, run: str) -> None:
-    """End the run's workers and free what they held; nothing where the run is not under way."""
-    controller = ray.get(ray.get_actor(name).take.remote(run))
+    """End a run's workers and free their resources; nothing where the run is not registered."""
+    controller = ray.get(ray.get_actor(name).remove.remote(run))
     if controller is None:
         return
     try:
-        ray.get(controller.abort.remote(), timeout=_SECONDS)
+        ray.get(controller.abort.remote(), timeout=_TIMEOUT_SECONDS)
     except ray.exceptions.RayActorError:
-        pass  # ending includes the controller itself
+        pass  # the controller ends itself last
     except ray.exceptions.GetTimeoutError:
         ray.kill(controller)

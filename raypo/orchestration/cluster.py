@@ -1,4 +1,4 @@
-"""Connecting to Ray, quietly."""
+"""Connecting to Ray without its log messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypo.config.paths import local_path, uri, url_of
@@ -22,8 +22,8 @@ def connect(processes: int | None = None) -> None:
     """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process.
 
     Args:
-        processes: how many the work needs at a time, where these are more than Ray expects on a
-            machine of its own: it would print a warning among the results.
+        processes: number of processes that the work needs at a time. Ray warns where there are
+            more than it expects on a single machine.
     """
     if ray.is_initialized():
         return
@@ -35,8 +35,8 @@ def connect(processes: int | None = None) -> None:
     ray.init(
         address=address,
         logging_level=logging.WARNING,
-        # Workers' chatter would break the progress display; their errors come as exceptions, and
-        # everything they print is in Ray's own log folder.
+        # Workers' output would break the progress display. Their errors arrive as exceptions, and
+        # everything that they print is in Ray's log folder.
         log_to_driver=os.environ.get("RAYPO_WORKER_LOGS") == "1",
         runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.silence_logs"},
         **options,
@@ -44,15 +44,20 @@ def connect(processes: int | None = None) -> None:
 
 
 def this_node() -> NodeAffinitySchedulingStrategy:
-    """Scheduling onto this machine alone."""
+    """A scheduling strategy for this machine alone."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 @contextmanager
-def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
-    """An actor on this machine for the length of the block: its name, and its handle.
+def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, ActorHandle]]:
+    """Run an actor on this machine, where it lives as long as this driver.
 
-    Here, for it has to live as long as this driver, whichever other machine leaves.
+    Args:
+        kind: class of the actor.
+        prefix: start of its name.
+
+    Yields:
+        Name and handle of the actor, which ends with the block.
     """
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     actor = ray.remote(num_cpus=0)(kind).options(name=name, scheduling_strategy=this_node())
@@ -63,21 +68,19 @@ def actor_here(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
         ray.kill(handle)
 
 
-def fetch_everywhere(places: Sequence[Path]) -> None:
-    """Fetch copies of URLs on every machine of the cluster, where a library reads paths itself."""
-    urls = [uri(one) for one in places if url_of(one) is not None]
+def fetch_everywhere(paths: Sequence[Path]) -> None:
+    """Fetch copies of URLs on every machine of the cluster, for libraries that read paths.
+
+    Args:
+        paths: copies to fetch; local paths are ignored.
+    """
+    urls = [uri(path) for path in paths if url_of(path) is not None]
     if not urls:
         return
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     task = ray.remote(num_cpus=0)(_fetch_all)
-    ray.get(
-        [
-            task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-            ).remote(urls)
-            for node in nodes
-        ]
-    )
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    ray.get([task.options(scheduling_strategy=one).remote(urls) for one in strategies])
 
 
 def _fetch_all(urls: Sequence[str]) -> None:
@@ -86,22 +89,22 @@ def _fetch_all(urls: Sequence[str]) -> None:
 
 
 def silence_logs() -> None:
-    """Silence, in this process, warnings of libraries that a user can do nothing about.
+    """Silence, in this process, library warnings that a user can do nothing about.
 
-    Runs in every Ray worker as well as here. Errors are left alone.
+    Runs in the driver and in every Ray worker. Errors are not silenced.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables beside our progress
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # likewise its own files
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search like a run
-    # A trial's last word is how it ended, not a metric.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # no tables of Tune beside raypo's progress
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # no files of Tune's loggers
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends the search
+    # A trial's last report says how it ended, not a metric.
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
     for name, level in _NOISY.items():
         logging.getLogger(name).setLevel(level)
-    # Without a handler here, each module of ray.llm sets its own level, INFO, and prints.
+    # Without a handler, each module of ray.llm sets its level to INFO and prints.
     if not logging.getLogger("ray.llm").handlers:
         logging.getLogger("ray.llm").addHandler(logging.StreamHandler())
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
@@ -111,17 +114,17 @@ _NOISY = {
     "ray.train": logging.WARNING,
     "ray.data": logging.WARNING,
     "ray.tune": logging.WARNING,
-    # Misses the files of Tune's own loggers, which are off.
+    # Warns that the files of Tune's loggers, which are off, are missing.
     "ray.tune.analysis.experiment_analysis": logging.ERROR,
-    # Says on a machine with GPUs that trials hold none: their workers do.
+    # Warns on machines with GPUs that trials hold none; their workers do.
     "ray.tune.tune": logging.ERROR,
     "ray.llm": logging.WARNING,
     "ray._private.worker": logging.WARNING,
-    # Polls the dashboard's state API, which a local cluster goes without, every few seconds.
+    # Polls the dashboard's state API, which a local cluster does not have, every few seconds.
     "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,
-    # Says that a local cluster asks for a token, which Ray has made and passes on by itself.
+    # Warns that a local cluster asks for a token, which Ray makes and passes on by itself.
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
     "DeepSpeed": logging.WARNING,
     "vllm": logging.WARNING,
-    "vllm.triton_utils.importing": logging.ERROR,  # says on every CPU that it has no GPU kernels
+    "vllm.triton_utils.importing": logging.ERROR,  # warns on CPUs about missing GPU kernels
 }

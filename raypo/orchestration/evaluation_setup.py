@@ -13,6 +13,7 @@ from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig, InputError
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
+from raypo.data.tokenisation import make_encoder
 from raypo.evaluation.answer_parsing import AnswerParser
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.models import Baseline, LanguageModels
@@ -26,7 +27,6 @@ from raypo.orchestration.inference.run import InferenceOptions
 from raypo.policy.adapters import check_adapter
 from raypo.recommenders.heuristics import heuristic_scores
 from raypo.recommenders.train import load_recommender, score_candidates
-from raypo.training.encoder import make_encoder
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,21 @@
-"""Progress from wherever in the cluster the work is, to the driver that shows it."""
+"""Progress of work anywhere in the cluster, shown by the driver."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
 from raypo.io.progress import Progress
 from raypo.orchestration.cluster import actor_here
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLLING_SECONDS = 0.5
 
 
-class _Board:
-    """Holds the latest word of whoever works."""
+class _ProgressActor:
+    """Holds the latest progress."""
 
     def __init__(self) -> None:
         self._latest: tuple[int, int, str] | None = None
@@ -30,34 +29,45 @@ class _Board:
 
 @contextmanager
 def progress_actor(progress: Progress) -> Iterator[str]:
-    """Show with `progress` what any process of the cluster says under the name that is yielded."""
-    with actor_here(_Board, "raypo-progress") as (name, board):
+    """Start an actor whose latest progress is passed on to `progress` twice a second.
+
+    Args:
+        progress: called in this process, from another thread and at the end.
+
+    Yields:
+        Name of the actor, for `progress_reporter` in any process of the cluster.
+    """
+    with actor_here(_ProgressActor, "raypo-progress") as (name, actor):
         finished = threading.Event()
 
-        def look() -> None:
-            latest = ray.get(board.latest.remote())
+        def show() -> None:
+            latest = ray.get(actor.latest.remote())
             if latest is not None:
                 progress(*latest)
 
-        def watch() -> None:
-            while not finished.wait(_SECONDS_BETWEEN_LOOKS):
-                look()
+        def poll() -> None:
+            while not finished.wait(_POLLING_SECONDS):
+                show()
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+        poller = threading.Thread(target=poll, daemon=True)
+        poller.start()
         try:
             yield name
-            look()
+            show()
         finally:
             finished.set()
-            watcher.join()
+            poller.join()
 
 
 def progress_reporter(name: str) -> Progress:
-    """A Progress for use in a Ray worker, heard by the driver that made `name`."""
-    board: Any = ray.get_actor(name)
+    """A Progress for use in a Ray worker.
 
-    def tell(done: int, total: int, note: str = "") -> None:
-        board.put.remote(done, total, note)
+    Args:
+        name: name that `progress_actor` yielded in the driver.
+    """
+    actor = ray.get_actor(name)
 
-    return tell
+    def report(done: int, total: int, note: str = "") -> None:
+        actor.put.remote(done, total, note)
+
+    return report

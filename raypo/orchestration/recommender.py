@@ -18,18 +18,21 @@ from raypo.orchestration.cluster import connect, silence_logs
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
 from raypo.recommenders.train import train_recommender
 
-_RECORDS = ".ray-train"  # of Ray itself, which this run has no use for afterwards
+_RECORDS = ".ray-train"  # folder of Ray's own records, removed afterwards
 
 
 @synced
 def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[str, Any]:
-    """`train_recommender`, on a worker of the cluster where the configuration says so.
+    """Run `train_recommender` on one worker of the cluster, or in this process.
 
-    These models are small: one worker trains one of them, and what the worker leaves in the run
-    folder is all there is.
+    One worker is enough, as these models are small. Its run folder is the only result.
+
+    Args:
+        config: configuration of the stage; its launcher says where to train.
+        progress: called after each epoch.
 
     Raises:
-        InputError: as `train_recommender`, before a worker is started where it can be.
+        InputError: as `train_recommender`, where possible before the worker starts.
     """
     if config.launcher == "local" or (config.output / "summary.json").exists():
         return train_recommender(config, progress)
@@ -37,10 +40,10 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
     open_run(config.output, config)
     progress(0, config.max_epochs, "starting a worker")
     connect()
-    with progress_actor(progress) as board:
+    with progress_actor(progress) as actor:
         ray.train.torch.TorchTrainer(
             _worker,
-            train_loop_config={"config": config.model_dump(mode="json"), "board": board},
+            train_loop_config={"config": config.model_dump(mode="json"), "progress_actor": actor},
             torch_config=ray.train.torch.TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
             run_config=RunConfig(name=_RECORDS, **ray_storage(config.output)),
@@ -54,4 +57,4 @@ def _worker(config: dict[str, Any]) -> None:
     silence_logs()
     parsed = parse_config(RecommenderConfig, config["config"], source="recommender worker")
     with synced_folders(parsed):
-        train_recommender(parsed, progress_reporter(config["board"]))
+        train_recommender(parsed, progress_reporter(config["progress_actor"]))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
 from ray.train import (
-    Checkpoint,
     CheckpointConfig,
     FailureConfig,
     RunConfig,
@@ -20,20 +19,16 @@ from ray.train import (
 )
 
 from raypo.config import AlignConfig, SftConfig, StoppedRun, WorkerRange, parse_config
-from raypo.io.files import read_json, write_json
 from raypo.io.progress import Progress, no_progress
-from raypo.io.remote import fetch, inputs, push, ray_storage, synced
-from raypo.io.run_folder import append_metrics, forget_metrics_after, open_run, write_summary
-from raypo.orchestration.checkpoints import newest_checkpoint, tell_damage
+from raypo.io.remote import fetch, inputs, ray_storage, synced
+from raypo.orchestration.checkpoints import RayCheckpoints, warn_about_stored_damage
 from raypo.orchestration.cluster import connect, silence_logs
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
-from raypo.training.job import TrainingConfig, build_job, check_inputs
-from raypo.training.local import keep_adapter, write_offending
-from raypo.training.tracking import Trackers
-from raypo.training.trainer import SCORE, run
+from raypo.training.job import TrainingConfig
+from raypo.training.run import raise_if_stopped, run_rank, run_training
+from raypo.training.sampler import BatchSampler
+from raypo.training.trainer import SCORE
 
-# What a worker leaves for the driver where going on would stop at the same place again.
-STOPPED = "stopped.json"
 _STAGES: dict[str, type[SftConfig] | type[AlignConfig]] = {"sft": SftConfig, "align": AlignConfig}
 
 
@@ -43,62 +38,62 @@ def train(
     progress: Progress = no_progress,
     callbacks: Sequence[UserCallback] = (),
 ) -> dict[str, Any]:
-    """Run SFT or alignment; a finished run is recognised, an interrupted one goes on.
+    """Run SFT or alignment. A finished run is recognised, and an interrupted one goes on.
 
     Args:
-        config: the stage's configuration.
-        progress: told of each step.
-        callbacks: Ray Train's own, told of each validation.
+        config: configuration of the stage.
+        progress: called after each step.
+        callbacks: Ray Train's own, called at each validation.
 
     Returns:
         The run's summary, as in its `summary.json`; the best adapter is in `adapter/`.
 
     Raises:
-        InputError: anything wrong with the inputs, before Ray starts.
+        InputError: an input is missing or wrong, before Ray starts.
+        StoppedRun: training stopped before its end.
     """
-    summary = config.output / "summary.json"
-    open_run(config.output, config)
-    if summary.exists():
-        return dict(read_json(summary))
-    _, plan = check_inputs(config)
-    started = time.monotonic()
-    progress(0, plan.total_steps, "starting workers")
-    (config.output / STOPPED).unlink(missing_ok=True)
-    push(config.output)
-    tell_damage(config.output)
+    return run_training(config, functools.partial(_launch, progress=progress, callbacks=callbacks))
+
+
+@contextlib.contextmanager
+def _launch(
+    config: TrainingConfig,
+    sampler: BatchSampler,
+    progress: Progress,
+    callbacks: Sequence[UserCallback],
+) -> Iterator[Path]:
+    progress(0, sampler.total_steps, "starting workers")
+    warn_about_stored_damage(config.output)
     connect()
-    with progress_actor(progress) as board:
-        result = _fit(_trainer(config, board, callbacks), config.output)
-    fetch(config.output)  # what the first worker wrote, wherever it ran
+    with progress_actor(progress) as actor:
+        result = _fit(_trainer(config, actor, callbacks), config.output)
+    fetch(config.output)  # the files that rank 0 wrote, on whichever machine it ran
     with result.get_best_checkpoint(SCORE, "max").as_directory() as folder:
-        keep_adapter(Path(folder) / "adapter", config.output / "adapter")
-    write_summary(config.output, SCORE, time.monotonic() - started)
-    return dict(read_json(summary))
+        yield Path(folder)
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> Any:
-    """Train; a failure that the workers did not survive becomes a message.
+def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> ray.train.Result:
+    """Train; a failure that Ray could not recover from is raised with its cause.
 
     Raises:
-        StoppedRun: what happened, and where to read more.
+        StoppedRun: the cause, and where to read more.
     """
     try:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
-        fetch(output)
-        stopped = output / STOPPED
-        if stopped.exists():
-            raise StoppedRun(read_json(stopped)["message"]) from None
-        words = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise StoppedRun(
-            f"training failed: {words[-1] if words else type(error).__name__}. Workers' output is "
-            "in Ray's log folder (RAYPO_WORKER_LOGS=1 shows it); the same command goes on from the "
-            f"last checkpoint in {output / 'checkpoints'}"
-        ) from error
+        failure = error
+    fetch(output)
+    raise_if_stopped(output)
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    raise StoppedRun(
+        f"training failed: {lines[-1] if lines else type(failure).__name__}. The workers' output "
+        "is in Ray's log folder (RAYPO_WORKER_LOGS=1 shows it); the same command goes on from the "
+        f"last checkpoint in {output / 'checkpoints'}"
+    ) from failure
 
 
 def _trainer(
-    config: TrainingConfig, board: str, callbacks: Sequence[UserCallback]
+    config: TrainingConfig, actor: str, callbacks: Sequence[UserCallback]
 ) -> ray.train.torch.TorchTrainer:
     cluster = config.cluster
     on_gpu = cluster.gpus_per_worker > 0
@@ -111,11 +106,13 @@ def _trainer(
         train_loop_config={
             "stage": stage,
             "config": config.model_dump(mode="json"),
-            "board": board,
+            "progress_actor": actor,
         },
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=_number(cluster.workers), use_gpu=on_gpu, resources_per_worker=resources
+            num_workers=_num_workers(cluster.workers),
+            use_gpu=on_gpu,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name="checkpoints",
@@ -129,65 +126,21 @@ def _trainer(
     )
 
 
-def _number(workers: int | WorkerRange) -> int | tuple[int, int]:
-    """Workers as Ray Train takes them; a pair is elastic."""
+def _num_workers(workers: int | WorkerRange) -> int | tuple[int, int]:
+    """Number of workers in Ray Train's form, where a pair means elastic training."""
     return (workers.min, workers.max) if isinstance(workers, WorkerRange) else workers
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """What each Ray Train worker does: build the job, take up the last checkpoint, run."""
+    """Train on one Ray Train worker.
+
+    Args:
+        config: `stage`, the stage's configuration as plain values, and the progress actor's name.
+    """
     silence_logs()
     parsed = parse_config(_STAGES[config["stage"]], config["config"], source="train worker")
     rank = ray.train.get_context().get_world_rank()
-    progress = progress_reporter(config["board"]) if rank == 0 else no_progress
-    reporter = _RayReporter(parsed.output, rank)
-    _refuse_stopped(parsed.output)
-    for place in (parsed.output, *inputs(parsed)):
-        fetch(place)
-    with newest_checkpoint() as folder:
-        job = build_job(parsed, rank, reporter, progress, folder)
-    if rank == 0:
-        forget_metrics_after(parsed.output, job.state.step)
-        reporter.trackers = Trackers(parsed.output, job.state.step, parsed.mlflow)
-    try:
-        run(job)
-    except StoppedRun as error:
-        write_json(parsed.output / STOPPED, {"message": str(error)})
-        push(parsed.output)
-        raise
-    if reporter.trackers is not None:
-        reporter.trackers.close()
-
-
-def _refuse_stopped(output: Path) -> None:
-    """A run that would stop at the same step again is not started again by Ray."""
-    if (output / STOPPED).exists():
-        raise StoppedRun(read_json(output / STOPPED)["message"])
-
-
-class _RayReporter:
-    """Metrics into the run folder by the first worker; checkpoints through Ray Train."""
-
-    def __init__(self, output: Path, rank: int) -> None:
-        self._output = output
-        self._first = rank == 0
-        self.trackers: Trackers | None = None
-
-    def metrics(self, values: dict[str, Any]) -> None:
-        if self._first:
-            append_metrics(self._output, values)
-        if self.trackers is not None:
-            self.trackers.log(values)
-
-    def offending(self, values: dict[str, Any]) -> Path:
-        return write_offending(self._output, values)
-
-    def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
-        self.metrics(values)
-        if not self._first:
-            ray.train.report(values)
-            return
-        push(self._output)
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            ray.train.report(values, checkpoint=Checkpoint.from_directory(folder))
+    progress = progress_reporter(config["progress_actor"]) if rank == 0 else no_progress
+    for path in (parsed.output, *inputs(parsed)):
+        fetch(path)
+    run_rank(parsed, rank, RayCheckpoints(parsed.output, rank), progress)

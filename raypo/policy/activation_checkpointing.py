@@ -1,9 +1,8 @@
-"""Which layers keep what backward needs of them, and which compute it again.
+"""Activation checkpointing: decoder layers whose activations are recomputed in backward.
 
-A response more is a few tokens more, and every layer keeps something of each token. Computing as
-many layers again as there are tokens too many keeps a step's memory near that of one response; of
-each layer that costs one more forward pass, so that a tenth of the layers are a thirtieth of the
-time.
+Every layer keeps activations of each token, and every further response adds tokens. Recomputing
+the layers in proportion to those tokens keeps a step's memory near that of a single response. Each
+recomputed layer costs one more forward pass: a tenth of the layers takes a thirtieth more time.
 """
 
 from __future__ import annotations
@@ -11,27 +10,30 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from raypo.policy.packing import PackedResponses
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Recompute = bool | Literal["auto"]
-# What layers keep, relative to what they keep of the prompts with one response each. The rest of a
-# step's memory grows too (the head's places, its gradient), and the sum is to stay under 1.3.
+# Activations that layers keep, relative to those of the prompts with one response each. Other parts
+# of a step's memory grow too (logits, their gradient); the target for the sum is 1.3.
 _KEPT = 1.15
 
 
-class Recomputation:
-    """Sets, for each pass, how many of a decoder's layers are computed again in backward."""
+class ActivationCheckpointing:
+    """Sets, for each forward pass, how many of a decoder's layers are recomputed in backward."""
 
-    def __init__(self, causal_lm: Any, recompute: Recompute) -> None:
-        """Take hold of the layers.
+    def __init__(self, causal_lm: PreTrainedModel, recompute: Recompute) -> None:
+        """Find the decoder's layers.
 
         Args:
             causal_lm: transformers decoder.
-            recompute: all layers, none, or as many as the extra responses need.
+            recompute: all layers, none, or `auto`, as many as the additional responses need.
         """
         self._recompute = recompute
         if recompute:
@@ -41,10 +43,11 @@ class Recomputation:
         self._set(0)
 
     @contextlib.contextmanager
-    def of(self, packed: PackedResponses) -> Iterator[None]:
-        """Choose the layers for this batch: the first ones, which backward reaches last."""
+    def enabled_for(self, packed: PackedResponses) -> Iterator[None]:
+        """Enable it for this batch, in the first layers, which backward reaches last."""
         layers = len(self._layers)
-        self._set(layers_again(layers, packed) if self._recompute == "auto" else layers)
+        auto = self._recompute == "auto"
+        self._set(num_recomputed_layers(layers, packed) if auto else layers)
         try:
             yield
         finally:
@@ -55,12 +58,12 @@ class Recomputation:
             layer.gradient_checkpointing = index < count
 
 
-def layers_again(layers: int, packed: PackedResponses) -> int:
-    """How many of `layers` are computed again, so that the others keep little more than SFT would.
+def num_recomputed_layers(num_layers: int, packed: PackedResponses) -> int:
+    """Number of layers to recompute so that the others keep little more than SFT would.
 
     Args:
-        layers: of the decoder.
+        num_layers: layers of the decoder.
         packed: the batch.
     """
     share = 1 - _KEPT * packed.num_first_tokens / packed.num_tokens
-    return max(0, math.ceil(layers * share))
+    return max(0, math.ceil(num_layers * share))

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
 from raypo.io.files import file_hash, value_hash
-from raypo.policy.model import load_base, load_tokenizer
+from raypo.policy.model import load_base
+
+if TYPE_CHECKING:
+    import peft
+    from transformers import PreTrainedModel
+
+# Files that make up a tokenizer, whichever of transformers' formats it is saved in.
+_TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+)
 
 
 def load_policy(
     config: PolicyConfig, model_folder: Path, seed: int, lora_float32: bool = False
-) -> Any:
-    """The base model with a LoRA adapter that can be trained: a new one, or `config.adapter`.
+) -> peft.PeftModel:
+    """The base model with a trainable LoRA adapter: a new one, or the one at `config.adapter`.
 
     Args:
         config: precision, adapter and LoRA settings.
-        model_folder: the base model's folder.
-        seed: of a new adapter's initial weights.
-        lora_float32: keep the adapter's weights in float32 whatever the base's precision. For
-            engines that hold no float32 master copy themselves.
+        model_folder: folder of the base model.
+        seed: seed of a new adapter's initial weights.
+        lora_float32: keep the adapter's weights in float32 whatever the base model's precision,
+            for engines that hold no float32 master copy themselves.
 
     Raises:
-        InputError: no adapter at `config.adapter`, or one that does not fit the model.
+        InputError: there is no adapter at `config.adapter`, or it does not fit the model.
     """
     model = load_base(config, model_folder)
     if config.adapter is not None:
@@ -46,8 +63,17 @@ def load_policy(
     return add_adapter(model, config.lora, seed, lora_float32)
 
 
-def add_adapter(model: Any, lora: LoraConfig, seed: int, lora_float32: bool) -> Any:
-    """Wrap a decoder with a new adapter, as `load_policy` does."""
+def add_adapter(
+    model: PreTrainedModel, lora: LoraConfig, seed: int, lora_float32: bool
+) -> peft.PeftModel:
+    """Wrap a decoder with a new adapter.
+
+    Args:
+        model: transformers decoder.
+        lora: rank, scale, dropout and target modules.
+        seed: seed of the initial weights.
+        lora_float32: as in `load_policy`.
+    """
     import peft
 
     with torch.random.fork_rng():
@@ -56,29 +82,35 @@ def add_adapter(model: Any, lora: LoraConfig, seed: int, lora_float32: bool) -> 
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise InputError unless `folder` holds a PEFT adapter in safetensors."""
+    """Check that `folder` holds a PEFT adapter in safetensors.
+
+    Raises:
+        InputError: a file of the adapter is missing.
+    """
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).exists():
             raise InputError(f"{folder}: not an adapter folder, {name} is missing")
 
 
-def save_adapter(model: Any, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+def save_adapter(
+    model: peft.PeftModel, folder: Path, weights: Mapping[str, Tensor] | None = None
+) -> None:
     """Write the adapter in PEFT's own format.
 
     Args:
         model: the PEFT model.
-        folder: written into; made if it is missing.
+        folder: created if it does not exist.
         weights: trained parameters by their name in `model.named_parameters()`, where the model's
-            own are partitioned or rounded; None takes the model's.
+            own are partitioned or rounded; None takes the model's own.
     """
     state = dict(weights) if weights is not None else None
     with warnings.catch_warnings():
-        # PEFT looks for a changed vocabulary on a hub; none is reachable and none is needed.
+        # PEFT looks for a changed vocabulary on a hub, which may not be reachable.
         warnings.filterwarnings("ignore", message="Could not find a config file")
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
 
 
-def _peft_config(lora: LoraConfig) -> Any:
+def _peft_config(lora: LoraConfig) -> peft.LoraConfig:
     import peft
 
     targets = lora.target_modules
@@ -92,12 +124,18 @@ def _peft_config(lora: LoraConfig) -> Any:
 
 
 class AdapterScorer:
-    """One base model in memory with several adapters, for scoring."""
+    """A base model with several adapters in memory, for scoring."""
 
     def __init__(
         self, config: PolicyConfig, model_folder: Path, adapters: Mapping[str, Path | None]
     ) -> None:
-        """Load the base model and every adapter; None stands for the base model itself."""
+        """Load the base model and every adapter.
+
+        Args:
+            config: precision and quantisation.
+            model_folder: folder of the base model.
+            adapters: name -> adapter folder; None stands for the base model itself.
+        """
         import peft
 
         self._folders = dict(adapters)
@@ -117,7 +155,7 @@ class AdapterScorer:
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:
-        """The model as the adapter `name` makes it, for the length of the block."""
+        """Activate the adapter `name` for the length of the block."""
         folder = self._folders[name]
         if folder is not None:
             self._model.set_adapter(_label(folder), inference_mode=True)
@@ -130,18 +168,18 @@ class AdapterScorer:
 
 
 def _label(folder: Path) -> str:
-    """PEFT names adapters after module keys, in which dots and slashes mean something."""
+    """A name for PEFT's module keys, in which dots and slashes have a meaning."""
     return value_hash(str(folder.resolve()))[:16]
 
 
 def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None) -> Path:
-    """A folder with the adapter's weights added to the base model's, made once and kept.
+    """Folder of a model with the adapter's weights added to the base model's, kept in the cache.
 
     For engines that serve a model without adapters. Merging rounds to the base model's precision.
 
     Args:
         config: precision of the base model.
-        model_folder: the base model; it is returned as it is where there is no adapter.
+        model_folder: folder of the base model, returned unchanged where `adapter` is None.
         adapter: PEFT adapter folder.
     """
     if adapter is None:
@@ -159,7 +197,13 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
         temporary = Path(name) / "model"
         model = peft.PeftModel.from_pretrained(load_base(config, model_folder), adapter)
         model.merge_and_unload().save_pretrained(temporary)
-        load_tokenizer(model_folder).save_pretrained(temporary)
+        _copy_tokenizer(model_folder, temporary)
         if not folder.exists():
             temporary.rename(folder)
     return folder
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for pattern in _TOKENIZER_FILES:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, target / file.name)

@@ -1,11 +1,11 @@
-"""Attention over packed rows: within a user, a response sees its prompt and itself.
+"""Attention over packed rows: within a user, a response attends to its prompt and itself.
 
-It is registered with transformers under a name of its own, so that any decoder that takes its
-attention from there runs on packed rows; without a layout in the call it is plain SDPA, so that the
-same model still generates. Two ways, chosen by device:
+It is registered with transformers' attention interface, so that any decoder that uses the interface
+runs on packed rows. Without a layout in the call it is plain SDPA, so that the same model can still
+generate. Two kernels, chosen by device:
 
-- `blocks` (CPU): each user's prompt is one causal call, the user's responses a second one over
-  prompt and responses, so that no work goes into pairs of different users.
+- `blocks` (CPU): each user's prompt is one causal call and its responses a second one over prompt
+  and responses, so that no pairs of different users are computed.
 - `flex` (GPU): FlexAttention with a block mask, compiled once for all lengths.
 """
 
@@ -13,49 +13,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from raypo.policy.packing import Block, PackedResponses
+from raypo.policy.attention_masks import Kernel, Layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "raypo_packed"
 # FlexAttention works in blocks of this many tokens.
 FLEX_BLOCK = 128
-Kind = Literal["blocks", "flex"]
-
-
-@dataclass
-class Layout:
-    """A packed batch as attention sees it; its masks are made once for all layers.
-
-    Attributes:
-        packed: on the model's device.
-        kind: how attention is computed.
-    """
-
-    packed: PackedResponses
-    kind: Kind
-    _masks: dict[Any, Any] = field(default_factory=dict)
-
-    def block_masks(self, window: int | None, dtype: torch.dtype) -> list[tuple[Any, Tensor]]:
-        """For each user: the prompt's mask (None is causal) and the responses' additive mask."""
-        key = (window, dtype)
-        if key not in self._masks:
-            self._masks[key] = [
-                _block_masks(self.packed, block, window, dtype) for block in self.packed.blocks
-            ]
-        masks: list[tuple[Any, Tensor]] = self._masks[key]
-        return masks
-
-    def flex_mask(self, window: int | None) -> Any:
-        """FlexAttention's block mask."""
-        if window not in self._masks:
-            self._masks[window] = _flex_mask(self.packed, window)
-        return self._masks[window]
 
 
 def row_multiple() -> int:
@@ -63,16 +35,16 @@ def row_multiple() -> int:
     return FLEX_BLOCK if torch.cuda.is_available() else 1
 
 
-def kind_for(device: torch.device) -> Kind:
-    """What is fastest on a device."""
+def fastest_kernel(device: torch.device) -> Kernel:
+    """The fastest kernel on a device."""
     return "flex" if device.type == "cuda" else "blocks"
 
 
-def use_packed_attention(model: Any) -> None:
-    """Let a transformers decoder attend within packed rows.
+def use_packed_attention(model: PreTrainedModel) -> None:
+    """Replace a transformers decoder's attention with `packed_attention`.
 
     Raises:
-        ValueError: its attention is its own and cannot be replaced.
+        ValueError: the decoder computes attention in its own code, which cannot be replaced.
     """
     if model.config._attn_implementation == NAME:
         return
@@ -83,6 +55,35 @@ def use_packed_attention(model: Any) -> None:
             "cannot reach; use a decoder that supports transformers' attention interface"
         )
     model.set_attn_implementation(NAME)
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Inputs of one attention call: query [R, H, T, D], key and value [R, H_kv, T, D].
+
+    Attributes:
+        scaling: factor of the products; None is D ** -0.5.
+        window: positions that a query sees back, itself included; None is unlimited.
+        softcap: limits the products by a tanh (Gemma 2); None does not.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+
+    def repeated(self) -> _Heads:
+        """The same with keys and values repeated for the query heads that share them."""
+        groups = self.query.shape[1] // self.key.shape[1]
+        if groups == 1:
+            return self
+        return replace(
+            self,
+            key=self.key.repeat_interleave(groups, dim=1),
+            value=self.value.repeat_interleave(groups, dim=1),
+        )
 
 
 @functools.cache
@@ -107,88 +108,85 @@ def packed_attention(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention [R, T, H, D] of queries [R, H, T, D] with keys and values [R, H_kv, T, D].
+    """Attention [R, T, H, D] of queries [R, H, T, D] to keys and values [R, H_kv, T, D].
+
+    The parameters are those of transformers' attention interface.
 
     Args:
-        module: the layer, whose `num_key_value_groups` says how keys are shared.
+        module: attention layer, whose `num_key_value_groups` says how keys are shared.
         query: [R, H, T, D].
         key: [R, H_kv, T, D].
         value: [R, H_kv, T, D].
-        attention_mask: used without a layout alone.
-        dropout: refused where it is not 0: log-probs of a random network are no log-probs.
-        scaling: of the products; None is D ** -0.5.
-        packed_layout: whose tokens are where; None is plain SDPA.
-        sliding_window: a query sees this many positions back, itself included.
-        softcap: products are kept within it by a tanh (Gemma 2).
-        kwargs: what transformers passes to any attention.
+        attention_mask: used only without a layout.
+        dropout: must be 0 with a layout: log-probs of a randomly masked network are not those of
+            the policy.
+        scaling: factor of the products; None is D ** -0.5.
+        packed_layout: layout of the packed rows; None is plain SDPA.
+        sliding_window: positions that a query sees back, itself included.
+        softcap: limits the products by a tanh (Gemma 2).
+        kwargs: further arguments of the interface.
+
+    Raises:
+        ValueError: dropout is not 0 with a layout.
     """
+    heads = _Heads(query, key, value, scaling, sliding_window, softcap)
     if packed_layout is None:
-        return _plain(module, query, key, value, attention_mask, dropout, scaling, softcap, kwargs)
+        return _plain(module, heads, attention_mask, dropout, kwargs)
     if dropout:
         raise ValueError(f"attention dropout {dropout}: packed log-probs need it at 0")
-    if packed_layout.kind == "flex":
-        output = _flex(packed_layout, query, key, value, scaling, sliding_window, softcap)
+    if packed_layout.kernel == "flex":
+        output = _flex(packed_layout, heads)
     else:
-        key, value = _for_every_head(query, key), _for_every_head(query, value)
-        output = _blocks(packed_layout, query, key, value, scaling, sliding_window, softcap)
+        output = _blocks(packed_layout, heads.repeated())
     return output.transpose(1, 2).contiguous(), None
 
 
 def _plain(
     module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    heads: _Heads,
     attention_mask: Tensor | None,
     dropout: float,
-    scaling: float | None,
-    softcap: float | None,
     options: dict[str, Any],
 ) -> tuple[Tensor, None]:
-    """What the model computes where nothing is packed, such as when it generates."""
+    """Attention of rows that are not packed, as in generation."""
+    softcap = heads.softcap
     if softcap is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output: Tensor = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+            module,
+            heads.query,
+            heads.key,
+            heads.value,
+            attention_mask,
+            dropout=dropout,
+            scaling=heads.scaling,
+            **options,
         )[0]
         return output, None
     additive = None
     if attention_mask is not None:
-        additive = torch.zeros_like(attention_mask, dtype=query.dtype)
+        additive = torch.zeros_like(attention_mask, dtype=heads.query.dtype)
         additive.masked_fill_(~attention_mask.bool(), float("-inf"))
+    heads = heads.repeated()
     capped = _capped(softcap)(
-        query,
-        _for_every_head(query, key),
-        _for_every_head(query, value),
+        heads.query,
+        heads.key,
+        heads.value,
         attn_mask=additive,
-        is_causal=additive is None and query.shape[2] > 1,
-        scale=scaling,
+        is_causal=additive is None and heads.query.shape[2] > 1,
+        scale=heads.scaling,
     )
     return capped.transpose(1, 2).contiguous(), None
 
 
-def _for_every_head(query: Tensor, shared: Tensor) -> Tensor:
-    """Keys or values [R, H_kv, T, D] repeated for the query heads that share them."""
-    groups = query.shape[1] // shared.shape[1]
-    return shared if groups == 1 else shared.repeat_interleave(groups, dim=1)
-
-
-def _blocks(
-    layout: Layout,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    attend = scaled_dot_product_attention if softcap is None else _capped(softcap)
-    rows: list[list[Tensor]] = [[] for _ in range(len(query))]
-    masks = layout.block_masks(window, query.dtype)
+def _blocks(layout: Layout, heads: _Heads) -> Tensor:
+    attend = scaled_dot_product_attention if heads.softcap is None else _capped(heads.softcap)
+    rows: list[list[Tensor]] = [[] for _ in range(len(heads.query))]
+    masks = layout.block_masks(heads.window, heads.query.dtype)
     for block, (prompt_mask, response_mask) in zip(layout.packed.blocks, masks, strict=True):
         own = (slice(block.row, block.row + 1), slice(None), slice(block.start, block.end))
-        q, k, v = query[own], key[own], value[own]
+        q, k, v = heads.query[own], heads.key[own], heads.value[own]
         p = block.prompt
         rows[block.row].append(
             attend(
@@ -197,38 +195,21 @@ def _blocks(
                 v[:, :, :p],
                 attn_mask=prompt_mask,
                 is_causal=prompt_mask is None,
-                scale=scaling,
+                scale=heads.scaling,
             )
         )
         if block.length > p:
             rows[block.row].append(
-                attend(q[:, :, p:], k, v, attn_mask=response_mask, scale=scaling)
+                attend(q[:, :, p:], k, v, attn_mask=response_mask, scale=heads.scaling)
             )
-    width = query.shape[2]
+    width = heads.query.shape[2]
     joined = [torch.cat(parts, dim=2) for parts in rows]
     filled = [pad(row, (0, 0, 0, width - row.shape[2])) for row in joined]
     return torch.cat(filled) if len(filled) > 1 else filled[0]
 
 
-def _block_masks(
-    packed: PackedResponses, block: Block, window: int | None, dtype: torch.dtype
-) -> tuple[Tensor | None, Tensor]:
-    columns = slice(block.start, block.end)
-    segments, positions = packed.segments[block.row, columns], packed.positions[block.row, columns]
-    index = torch.arange(block.length, device=segments.device)
-    seen = (segments == 0) | (segments == segments[:, None])
-    seen &= index <= index[:, None]
-    if window is not None:
-        seen &= positions > positions[:, None] - window
-    additive = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    additive.masked_fill_(~seen, float("-inf"))
-    p = block.prompt
-    plain = window is None or p <= window
-    return None if plain else additive[:p, :p], additive[p:]
-
-
 def _capped(softcap: float) -> Callable[..., Tensor]:
-    """Attention whose products pass a tanh, which SDPA's kernels cannot do."""
+    """Attention with softcapped products, which SDPA's kernels do not support."""
 
     def attend(
         query: Tensor,
@@ -251,29 +232,21 @@ def _capped(softcap: float) -> Callable[..., Tensor]:
     return attend
 
 
-def _flex(
-    layout: Layout,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    score_mod = None
+def _flex(layout: Layout, heads: _Heads) -> Tensor:
+    softcap, score_mod = heads.softcap, None
     if softcap is not None:
 
         def score_mod(score: Tensor, *_: Tensor) -> Tensor:
             return softcap * torch.tanh(score / softcap)
 
-    attended: Tensor = _flex_kernel(query.device.type)(
-        query,
-        key,
-        value,
+    attended: Tensor = _flex_kernel(heads.query.device.type)(
+        heads.query,
+        heads.key,
+        heads.value,
         score_mod=score_mod,
-        block_mask=layout.flex_mask(window),
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
+        block_mask=layout.flex_mask(heads.window),
+        scale=heads.scaling,
+        enable_gqa=heads.query.shape[1] != heads.key.shape[1],
     )
     return attended
 
@@ -282,23 +255,6 @@ def _flex(
 def _flex_kernel(device: str) -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Compiled for any length at once: a kernel per length would take seconds each.
+    # Compiled once for all lengths, since compiling takes seconds per length.
     kernel: Any = flex_attention
     return torch.compile(kernel, dynamic=True) if device == "cuda" else kernel  # type: ignore[no-any-return]
-
-
-def _flex_mask(packed: PackedResponses, window: int | None) -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    segments, users, positions = packed.segments, packed.users, packed.positions
-
-    def sees(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        same_user = users[row, q] == users[row, k]
-        own = (segments[row, k] == 0) | (segments[row, k] == segments[row, q])
-        visible = same_user & own & (q >= k)
-        if window is not None:
-            visible = visible & (positions[row, k] > positions[row, q] - window)
-        return visible
-
-    rows, width = packed.tokens.shape
-    return create_block_mask(sees, rows, None, width, width, device=packed.tokens.device)

@@ -1,7 +1,7 @@
-"""Token log-probs from hidden states, with the logits of one chunk of places at a time.
+"""Token log-probs from hidden states, with the logits of one chunk of positions at a time.
 
-Shapes: S places that predict, d hidden size, V vocabulary, N predicted tokens (a prompt's last
-place predicts the first token of every response, so N >= S).
+Shapes: S positions that predict, d hidden size, V vocabulary, N predicted tokens. A prompt's last
+position predicts the first token of every response, so N >= S.
 """
 
 from __future__ import annotations
@@ -12,32 +12,38 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# Bytes of float32 logits that exist at once.
+# Bytes of float32 logits in memory at a time, by device.
 _CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 
 
 def token_logps(
     head: nn.Module, softcap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
 ) -> Tensor:
-    """Log-probs [N] float32 of the predicted tokens.
+    """Log-probs [N] of the predicted tokens, in float32.
 
-    A frozen linear head, which is what LoRA training has, takes no work beyond the plain
-    computation's: the expected output row p W is taken while the logits are there, and backward
-    needs nothing else of them. Other heads have their chunks computed again in backward.
+    A frozen linear head, as in LoRA training, costs no more than the plain computation: forward
+    computes the expected output row p W from the logits, which backward then does not need. The
+    chunks of other heads are recomputed in backward.
 
     Args:
-        head: from hidden states to logits.
-        softcap: logits are kept within it by a tanh (Gemma 2); None does not.
-        hidden: [S, d].
-        source_of: [N] which place predicts the token, ascending.
-        targets: [N] the token.
+        head: maps hidden states to logits.
+        softcap: limits logits by a tanh (Gemma 2); None does not.
+        hidden: [S, d] hidden states.
+        source_of: [N] index of the hidden state that predicts the token, ascending.
+        targets: [N] predicted tokens.
     """
     if softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
         logps: Tensor = _FrozenHead.apply(hidden, head.weight, source_of, targets)  # type: ignore[no-untyped-call]
         return logps
     pieces = []
-    for places, own in _chunks(hidden, _width(head), source_of):
-        arguments = (head, softcap, hidden[places], source_of[own] - places.start, targets[own])
+    for positions, own in _chunks(hidden, _vocabulary_size(head), source_of):
+        arguments = (
+            head,
+            softcap,
+            hidden[positions],
+            source_of[own] - positions.start,
+            targets[own],
+        )
         if torch.is_grad_enabled():
             pieces.append(checkpoint(_chunk_logps, *arguments, use_reentrant=False))
         else:
@@ -51,19 +57,19 @@ def _is_frozen_linear(head: nn.Module) -> bool:
         and head.bias is None
         and not head.weight.requires_grad
         and head.weight.dim() == 2
-        and head.weight.numel() > 0  # ZeRO-3 leaves it empty outside the module's own forward
+        and head.weight.numel() > 0  # ZeRO-3 empties it outside the module's own forward
         and not hasattr(head.weight, "ds_id")
     )
 
 
-def _width(head: Any) -> int:
+def _vocabulary_size(head: Any) -> int:
     return int(getattr(head, "out_features", 0)) or 1 << 16
 
 
 def _chunks(hidden: Tensor, vocabulary: int, source_of: Tensor) -> list[tuple[slice, slice]]:
-    """(places, predicted tokens) of each chunk."""
-    room = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
-    size = max(1, room // (4 * vocabulary))
+    """Slices of positions and of predicted tokens of each chunk."""
+    chunk_bytes = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
+    size = max(1, chunk_bytes // (4 * vocabulary))
     starts = list(range(0, len(hidden), size))
     edges = torch.tensor([*starts, len(hidden)], device=source_of.device)
     cuts = torch.searchsorted(source_of, edges).tolist()
@@ -88,9 +94,10 @@ def _chunk_logps(
 def _in_place_logps(
     logits: Tensor, source_of: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs [N]; exp of the logits [S, V], up to a factor, in their place; its sums [S].
+    """Log-probs [N], unnormalised probabilities [S, V] and their sums [S].
 
-    Another array of the logits' size costs more to get from the system than to fill.
+    The probabilities overwrite the logits, since allocating an array of that size takes longer than
+    filling it.
     """
     chosen = logits[source_of, targets]
     largest = logits.amax(dim=-1)
@@ -103,7 +110,7 @@ def _in_place_logps(
 class _FrozenHead(torch.autograd.Function):
     """Log-probs of a linear head without weight gradient.
 
-    d logp_n / d hidden_s = W[target_n] - p_s W for the place s that predicts n, so that forward
+    d logp_n / d hidden_s = W[target_n] - p_s W for the position s that predicts n, so that forward
     keeps p W [S, d] instead of logits [S, V].
     """
 
@@ -113,12 +120,12 @@ class _FrozenHead(torch.autograd.Function):
     ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         expected = torch.empty_like(hidden)
-        for places, own in _chunks(hidden, len(weight), source_of):
-            logits = (hidden[places] @ weight.T).float()
-            local = source_of[own] - places.start
+        for positions, own in _chunks(hidden, len(weight), source_of):
+            logits = (hidden[positions] @ weight.T).float()
+            local = source_of[own] - positions.start
             logps[own], weights, total = _in_place_logps(logits, local, targets[own])
             probabilities = weights.div_(total[:, None])
-            expected[places] = probabilities.to(weight.dtype) @ weight
+            expected[positions] = probabilities.to(weight.dtype) @ weight
         ctx.save_for_backward(weight, expected, source_of, targets)
         return logps
 
@@ -126,8 +133,8 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         weight, expected, source_of, targets = ctx.saved_tensors
         gradient = gradients[0].float()
-        at_place = torch.zeros(len(expected), dtype=torch.float32, device=gradient.device)
-        at_place.index_add_(0, source_of, gradient)
-        hidden = -at_place[:, None] * expected.float()
+        per_position = torch.zeros(len(expected), dtype=torch.float32, device=gradient.device)
+        per_position.index_add_(0, source_of, gradient)
+        hidden = -per_position[:, None] * expected.float()
         hidden.index_add_(0, source_of, gradient[:, None] * weight[targets].float())
         return hidden.to(expected.dtype), None, None, None

@@ -1,25 +1,29 @@
-"""Log-probs of packed responses, with the LM head only where a response token is predicted."""
+"""Log-probs of packed responses; the LM head runs only where a response token is predicted."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from raypo.policy.activation_checkpointing import Recomputation, Recompute
-from raypo.policy.attention import Kind, Layout, kind_for, use_packed_attention
+from raypo.policy.activation_checkpointing import ActivationCheckpointing, Recompute
+from raypo.policy.attention import fastest_kernel, use_packed_attention
+from raypo.policy.attention_masks import Kernel, Layout
 from raypo.policy.lm_head import token_logps
 from raypo.policy.packing import PackedResponses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
 class ResponseLogps:
-    """Of B users with M responses each.
+    """Log-probs of B users' M responses each.
 
     Attributes:
-        sums: [B, M] float32, summed log-probs of each response's tokens.
+        sums: [B, M] float32, summed log-probs of each response's tokens, in nats.
         lengths: [B, M] number of those tokens.
     """
 
@@ -28,22 +32,22 @@ class ResponseLogps:
 
 
 class PackedPolicy(nn.Module):
-    """A causal language model whose forward takes packed rows and gives response log-probs.
+    """A causal language model whose forward takes packed rows and returns response log-probs.
 
-    A module of its own, because engines that partition parameters (ZeRO-3) gather them around the
-    root module's forward: everything that touches weights has to happen inside it.
+    Engines that partition parameters (ZeRO-3) gather them around the root module's forward, so that
+    everything that reads weights has to happen inside a module like this.
     """
 
     def __init__(
-        self, model: nn.Module, attention: Kind | None = None, recompute: Recompute = False
+        self, model: nn.Module, attention: Kernel | None = None, recompute: Recompute = False
     ) -> None:
         """Wrap a decoder.
 
         Args:
-            model: plain or PEFT-wrapped; its attention is replaced by `packed_attention`, which is
-                SDPA wherever nothing is packed.
-            attention: None takes what is fastest on the device at hand.
-            recompute: layers computed again in backward: all, none, or `auto`, as many as keep the
+            model: plain or PEFT-wrapped. Its attention is replaced by `packed_attention`, which is
+                SDPA for rows that are not packed.
+            attention: kernel; None takes the fastest on the rows' device.
+            recompute: layers recomputed in backward: all, none, or `auto`, as many as keep the
                 memory of many responses near that of one.
 
         Raises:
@@ -53,16 +57,16 @@ class PackedPolicy(nn.Module):
         self.model = model
         self._attention = attention
         use_packed_attention(causal_lm_of(model))
-        self._recomputation = Recomputation(causal_lm_of(model), recompute)
+        self._checkpointing = ActivationCheckpointing(causal_lm_of(model), recompute)
 
     def forward(self, packed: PackedResponses) -> Tensor:
         """Summed log-probs [B, M] in float32."""
         causal_lm = causal_lm_of(self.model)
-        layout = Layout(packed, self._attention or kind_for(packed.tokens.device))
-        with self._recomputation.of(packed):
+        layout = Layout(packed, self._attention or fastest_kernel(packed.tokens.device))
+        with self._checkpointing.enabled_for(packed):
             hidden = causal_lm.get_decoder()(
                 input_ids=packed.tokens,
-                # Four dimensions keep transformers from making a mask; nothing reads this one.
+                # Unused, but its four dimensions keep transformers from making a mask.
                 attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
                 position_ids=packed.positions,
                 use_cache=False,
@@ -81,19 +85,22 @@ class PackedPolicy(nn.Module):
 
 
 def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
-    """Log-probs of every response given its prompt, the prompt computed once.
+    """Log-probs of every response given its prompt. Each prompt is computed once.
 
     Args:
-        model: a transformers decoder, plain or PEFT-wrapped, under DeepSpeed or not.
-        packed: rows of `pack_responses`; moved to the model's device.
+        model: transformers decoder, plain or PEFT-wrapped, under DeepSpeed or not.
+        packed: result of `pack_responses`; moved to the model's device.
+
+    Raises:
+        ValueError: the decoder's attention cannot be replaced.
     """
     packed = packed.to(next(model.parameters()).device)
-    inner = getattr(model, "module", model)  # DeepSpeed's and DDP's name for what they wrap
+    inner = getattr(model, "module", model)  # the wrapped module of DeepSpeed and DDP
     policy = model if isinstance(inner, PackedPolicy) else PackedPolicy(inner)
     return ResponseLogps(sums=policy(packed), lengths=packed.lengths)
 
 
-def causal_lm_of(model: nn.Module) -> Any:
-    """The transformers model itself, without what PEFT wraps around it."""
+def causal_lm_of(model: nn.Module) -> PreTrainedModel:
+    """The transformers model without its PEFT wrapper."""
     peft_base = getattr(model, "get_base_model", None)
     return peft_base() if peft_base is not None else model

@@ -1,45 +1,30 @@
-"""The language model and its tokenizer: loading, and greedy decoding."""
+"""The base language model: loading, and greedy decoding."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
+from raypo.io.environment import set_deepspeed_accelerator
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def tell_deepspeed_the_device() -> None:
-    """Where there is no GPU, say so: DeepSpeed, which transformers imports, warns otherwise."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
+    """The base model without adapters, loaded from safetensors, with masked SDPA attention.
 
-
-def load_tokenizer(model_folder: Path) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises:
-        InputError: the tokenizer has no end-of-sequence token, which responses end with.
+    Args:
+        config: precision and quantisation.
+        model_folder: folder of the base model.
     """
-    tell_deepspeed_the_device()
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"{model_folder}: its tokenizer has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_base(config: PolicyConfig, model_folder: Path) -> Any:
-    """The base model alone, from safetensors only, with masked SDPA attention."""
-    tell_deepspeed_the_device()
+    set_deepspeed_accelerator()
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
@@ -60,7 +45,7 @@ def load_base(config: PolicyConfig, model_folder: Path) -> Any:
     )
 
 
-def _four_bit(dtype: torch.dtype) -> Any:
+def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
     """QLoRA's 4-bit NormalFloat (arXiv 2305.14314), computed in `dtype`."""
     from transformers import BitsAndBytesConfig
 
@@ -72,14 +57,16 @@ def _four_bit(dtype: torch.dtype) -> Any:
     )
 
 
-def greedy_answer(model: Any, prompt: Sequence[int], max_new_tokens: int, stop: int) -> list[int]:
-    """The policy's own greedy continuation of a prompt, without the end-of-sequence token.
+def greedy_answer(
+    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, stop: int
+) -> list[int]:
+    """Token ids of the greedy continuation of a prompt, without the end-of-sequence token.
 
     Args:
-        model: of `AdapterScorer.using`.
+        model: as `AdapterScorer.using` yields it.
         prompt: token ids.
-        max_new_tokens: at most so many.
-        stop: the end-of-sequence token.
+        max_new_tokens: upper limit on the continuation's length.
+        stop: id of the end-of-sequence token.
     """
     ids = torch.tensor([list(prompt)], device=model.device)
     with torch.no_grad():

@@ -1,14 +1,14 @@
 """Shared-prefix packing: a prompt once, followed by all of its responses; users side by side.
 
-A user's block: prompt, response 1, ..., response m. Each response sees the prompt and itself alone,
-and its positions go on where the prompt ends, so that its log-probs are those of the plain sequence
-prompt + response. A response's last token is predicted but never read, so it takes no place in the
-row; and the prompt's last token, which predicts every response's first token, is one place for all
-of them. Blocks of different lengths share a row up to a token budget, so that next to nothing of a
-row is padding; no block is cut, and none sees another.
+A user's block is: prompt, response 1, ..., response m. Each response attends to the prompt and to
+itself alone, and its positions continue where the prompt ends, so that its log-probs are those of
+the plain sequence prompt + response. A response's last token is predicted but never read, so it is
+not in the row. The prompt's last token predicts the first token of every response. Blocks of
+different lengths share a row up to a token budget, so that rows hold little padding; no block is
+split, and none attends to another.
 
-Shapes: B users, M responses per user, R rows, T row length, S places that predict something, N
-predicted tokens in all.
+Shapes: B users, M responses per user, R rows, T row length, S columns that predict a token, N
+predicted tokens in total.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ _PADDING = -1
 
 @dataclass(frozen=True)
 class Block:
-    """Where a user lies: columns [start, start + length) of a row, the prompt first.
+    """Position of a user: columns [start, start + length) of a row, the prompt first.
 
     Attributes:
-        row: of the packed rows. start: first column.
-        prompt: tokens of the prompt. length: tokens of prompt and responses.
-        first: tokens of prompt and first response.
+        row: index of the packed row.
+        start: first column.
+        prompt: number of tokens of the prompt.
+        length: number of tokens of prompt and responses.
+        first: number of tokens of prompt and first response.
     """
 
     row: int
@@ -46,19 +48,19 @@ class Block:
 
 @dataclass(frozen=True)
 class PackedResponses:
-    """Token rows and where in them the responses are predicted.
+    """Packed rows of tokens, and the columns that predict the responses.
 
     Attributes:
         tokens: [R, T] token ids.
-        positions: [R, T] positions; a response's go on from its prompt.
-        segments: [R, T] 0 prompt, 1..M the response, -1 padding.
-        users: [R, T] whose token it is, -1 padding.
-        sources: [S] flat places (row * T + column) whose hidden state predicts a token.
-        source_of: [N] which of `sources` predicts the token, ascending.
-        targets: [N] the predicted token.
+        positions: [R, T] position ids; those of a response continue from its prompt.
+        segments: [R, T] 0 for the prompt, 1..M for the response, -1 for padding.
+        users: [R, T] index of the user, -1 for padding.
+        sources: [S] flat columns (row * T + column) whose hidden state predicts a token.
+        source_of: [N] index into `sources` of the column that predicts the token, ascending.
+        targets: [N] predicted tokens.
         response_of: [N] flat response (user * M + response) that the token belongs to.
-        lengths: [B, M] response tokens, end-of-sequence included.
-        blocks: of each user, in the order of rows and columns.
+        lengths: [B, M] number of response tokens, end-of-sequence included.
+        blocks: block of each user, in the order of rows and columns.
     """
 
     tokens: Tensor
@@ -79,17 +81,17 @@ class PackedResponses:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are computed, each once."""
+        """Number of tokens in the rows, without padding."""
         return sum(block.length for block in self.blocks)
 
     @property
     def num_first_tokens(self) -> int:
-        """Tokens that one response per user, the first, would take."""
+        """Number of tokens that the rows would hold with the first response of each user alone."""
         return sum(block.first for block in self.blocks)
 
     @property
     def padding_share(self) -> float:
-        """Share of the rows' places that hold no token."""
+        """Share of the rows' columns that hold padding."""
         return 1 - self.num_tokens / self.tokens.numel()
 
 
@@ -100,19 +102,19 @@ def pack_responses(
     token_budget: int | None = None,
     multiple_of: int = 1,
 ) -> PackedResponses:
-    """Lay out users' prompts and responses in rows.
+    """Pack users' prompts and responses into rows.
 
     Args:
-        prompts: B token id lists, none empty.
-        responses: B lists of M token id lists, none empty; each ends with the end-of-sequence
+        prompts: B lists of token ids, none empty.
+        responses: B lists of M lists of token ids, none empty. Each ends with the end-of-sequence
             token if that is to be scored too.
         pad_token_id: fills rows up to the longest; never attended to.
-        token_budget: tokens of a row, by first fit in the given order; a longer user gets a row
-            alone. None puts everyone in one row.
+        token_budget: tokens per row. Users are placed by first fit in the given order, and a longer
+            user gets a row of its own. None puts all users into one row.
         multiple_of: rows are padded to a multiple of it, for kernels that work in blocks.
 
     Raises:
-        ValueError: empty prompt or response, or users with different numbers of responses.
+        ValueError: a prompt or response is empty, or users have different numbers of responses.
     """
     _check(prompts, responses)
     users = [_user(prompt, answers) for prompt, answers in zip(prompts, responses, strict=True)]
@@ -160,7 +162,7 @@ def pack_responses(
     )
 
 
-# What padding holds in each [R, T] tensor; None is the padding token.
+# Value of padding in each [R, T] tensor; None is the padding token.
 _FILLS = {"tokens": None, "positions": 0, "segments": _PADDING, "users": _PADDING}
 
 
@@ -186,19 +188,19 @@ def _user(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _User:
 
 
 def _first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
-    """Indices of each row: every user in the first row with room, in the given order."""
+    """Users of each row: every user goes into the first row with enough free columns."""
     if budget is None:
         return [list(range(len(lengths)))]
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for index, length in enumerate(lengths):
-        fitting = next((row for row, left in enumerate(room) if left >= length), None)
+        fitting = next((row for row, columns in enumerate(free) if columns >= length), None)
         if fitting is None:
             rows.append([index])
-            room.append(budget - length)
+            free.append(budget - length)
         else:
             rows[fitting].append(index)
-            room[fitting] -= length
+            free[fitting] -= length
     return rows
 
 

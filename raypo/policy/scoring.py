@@ -1,4 +1,4 @@
-"""Scoring candidates by likelihood: one forward pass per user, all candidates as responses."""
+"""Scoring candidates by likelihood, with all candidates as responses in one forward pass."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def score_responses(
     pad_token_id: int,
     batch_size: int,
 ) -> Tensor:
-    """Summed log-probs [users, responses] of every response, in float32 on the CPU.
+    """Summed log-probs [B, M] of every response in nats, in float32 on the CPU.
 
     Args:
-        model: a policy, in evaluation mode.
-        prompts: token ids, one list per user.
-        responses: token ids, the same number of responses for every user.
-        pad_token_id: fills rows where a kernel wants whole blocks.
+        model: policy in evaluation mode.
+        prompts: B lists of token ids.
+        responses: B lists of M lists of token ids.
+        pad_token_id: fills rows where a kernel needs whole blocks.
         batch_size: users per forward pass.
     """
     passes = []

@@ -1,1 +1,1 @@
-"""One training loop for SFT and alignment. It knows no Ray; orchestration runs it on workers."""
+"""One training loop for SFT and alignment, without Ray."""

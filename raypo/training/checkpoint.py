@@ -1,13 +1,14 @@
-"""Checkpoints: everything a run needs to go on as if it had not stopped.
+"""Checkpoints: everything that a run needs to resume exactly.
 
-A folder with `adapter/` (PEFT's own format), `optimiser.safetensors` (float32 weights and AdamW's
-moments by parameter name, independent of the number of workers and the ZeRO stage) and
-`state.json` (step, objective's statistics, best validation). Nothing in it is pickled.
+A checkpoint is a folder with `adapter/` (PEFT's own format), `optimiser.safetensors` (float32
+weights and AdamW's moments by parameter name, independent of the number of ranks and the ZeRO
+stage) and `state.json` (step, objective's statistics, best validation). Nothing in it is pickled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,22 +18,25 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from raypo.config import InputError
 from raypo.io.files import read_json, write_json
 from raypo.policy.adapters import save_adapter
 from raypo.training.engine import Engine
 
+logger = logging.getLogger("raypo")
+
 
 @dataclass
 class TrainingState:
-    """Where a run is.
+    """Progress of a run.
 
     Attributes:
-        step: optimiser steps taken; with the plan and the seeds this is the sampler's position.
+        step: optimiser steps taken, which is also the sampler's position.
         objective: the objective's moving statistics.
         best: best validation HitRatio@1 so far, or None before the first validation.
-        best_step: the step it was seen at.
+        best_step: step of the best validation.
     """
 
     step: int = 0
@@ -42,9 +46,16 @@ class TrainingState:
 
 
 def write_checkpoint(
-    folder: Path, engine: Engine, tensors: dict[str, Any], state: TrainingState
+    folder: Path, engine: Engine, tensors: dict[str, Tensor], state: TrainingState
 ) -> None:
-    """Write a checkpoint; one worker does it, with what `engine.optimiser_state()` gave."""
+    """Write a checkpoint. One rank does it.
+
+    Args:
+        folder: existing folder to write into.
+        engine: holds the policy.
+        tensors: result of `engine.optimiser_state()`, which all ranks take part in.
+        state: progress of the run.
+    """
     weights = {name: value for name, value in tensors.items() if "/" not in name}
     with _storage_errors(folder):
         save_adapter(engine.policy.model, folder / "adapter", weights)
@@ -54,7 +65,7 @@ def write_checkpoint(
 
 @contextlib.contextmanager
 def _storage_errors(folder: Path) -> Iterator[None]:
-    """A full disk that safetensors meets comes as what it is."""
+    """Raise safetensors' operating system errors, such as a full disk, as OSError."""
     try:
         yield
     except SafetensorError as error:
@@ -65,7 +76,7 @@ def _storage_errors(folder: Path) -> Iterator[None]:
         raise OSError(number, os.strerror(number), str(folder)) from error
 
 
-def newest_whole(folders: Sequence[Path]) -> tuple[Path | None, list[str]]:
+def newest_valid_checkpoint(folders: Sequence[Path]) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that can be read, and what is wrong with newer ones.
 
     Args:
@@ -80,8 +91,19 @@ def newest_whole(folders: Sequence[Path]) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
+def warn_about_damage(problems: Sequence[str], resumed: Path | None) -> None:
+    """Warn about damaged checkpoints.
+
+    Args:
+        problems: what is wrong with each.
+        resumed: checkpoint that the run resumes from instead; None is the start.
+    """
+    for problem in problems:
+        logger.warning("damaged checkpoint %s; going on from %s", problem, resumed or "the start")
+
+
 def _damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None where they are whole."""
+    """What is wrong with a checkpoint's files; None where all can be read."""
     try:
         values = read_json(folder / "state.json")
         TrainingState(**values)
@@ -98,7 +120,7 @@ def _damage(folder: Path) -> str | None:
 
 
 def read_checkpoint(folder: Path, engine: Engine) -> TrainingState:
-    """Put a checkpoint's weights and moments into `engine`; where the run was.
+    """Load a checkpoint's weights and moments into `engine`; returns the run's progress.
 
     Raises:
         InputError: a file of the checkpoint is missing or damaged.

@@ -1,4 +1,4 @@
-"""DeepSpeed as an engine, with ZeRO stage 0, 2 or 3. The only module that imports deepspeed."""
+"""The DeepSpeed engine, with ZeRO stage 0, 2 or 3. The only module that imports deepspeed."""
 
 from __future__ import annotations
 
@@ -14,39 +14,35 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raypo.config import OptimiserConfig
+from raypo.io.environment import set_deepspeed_accelerator
 from raypo.policy.logps import PackedPolicy
-from raypo.policy.model import tell_deepspeed_the_device
 from raypo.policy.packing import PackedResponses
-from raypo.training.optimizer_state import MOMENTS, STEPS, steps_of, trained
+from raypo.training.engine import StepConfig
+from raypo.training.optimizer_state import (
+    MOMENTS,
+    STEPS,
+    step_count,
+    trainable_parameters,
+)
 
 
 class DeepSpeedEngine:
     """DeepSpeed with ZeRO stage 0, 2 or 3."""
 
-    def __init__(
-        self,
-        policy: PackedPolicy,
-        optimiser: OptimiserConfig,
-        zero_stage: int,
-        gradient_accumulation_steps: int,
-        micro_batch_size: int,
-        dtype: str,
-    ) -> None:
+    def __init__(self, policy: PackedPolicy, zero_stage: int, config: StepConfig) -> None:
+        """Initialise DeepSpeed, and the process group where there is none yet."""
         deepspeed = _import_deepspeed()
-        parameters = list(trained(policy).values())
-        with _quiet_stdout():
+        parameters = list(trainable_parameters(policy).values())
+        with _silence_stdout():
             self._engine, self._optimiser, _, _ = deepspeed.initialize(
                 model=policy,
                 model_parameters=parameters,
-                config=_deepspeed_config(
-                    optimiser, zero_stage, gradient_accumulation_steps, micro_batch_size, dtype
-                ),
+                config=_deepspeed_config(zero_stage, config),
                 dist_init_required=not dist.is_initialized(),
             )
         self.policy = policy
         self.device = torch.device(self._engine.device)
-        self._named = trained(policy)
+        self._named = trainable_parameters(policy)
         # Stages 2 and 3 partition what is stepped; DeepSpeed's accessors put it together.
         self._masters = (
             _unpartitioned_masters(self._named, self._optimiser) if zero_stage == 0 else None
@@ -64,13 +60,13 @@ class DeepSpeedEngine:
             self._engine.step()
 
     def step(self, learning_rate: float) -> float:
-        """Clip and step; the global gradient norm."""
+        """Clip and step; returns the global gradient norm."""
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         gradients = [p.grad for p in self._named.values() if p.grad is not None]
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
-        if norm is None:  # a float32 run without ZeRO: clipped by DeepSpeed, but not told
+        if norm is None:  # DeepSpeed clips in float32 without ZeRO but does not return the norm
             norm = nn.utils.get_total_norm(gradients)
         return float(norm)
 
@@ -83,10 +79,10 @@ class DeepSpeedEngine:
         state = self.trained_weights()
         for name in self._named:
             state |= {f"{name}/{moment}": self._read(name, moment) for moment in MOMENTS}
-        return state | {STEPS: steps_of(_inner_optimiser(self._optimiser))}
+        return state | {STEPS: step_count(_inner_optimiser(self._optimiser))}
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `optimiser_state` gave."""
+        """Restore what `optimiser_state` returned."""
         if self._masters is None:
             self._load_partitioned(state)
             return
@@ -101,7 +97,7 @@ class DeepSpeedEngine:
     def _load_partitioned(self, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        self._make_room_for_moments(state[STEPS])
+        self._allocate_moments(state[STEPS])
         for name, parameter in self._named.items():
             safe_set_full_fp32_param(parameter, state[name].to(self.device))
             for moment in MOMENTS:
@@ -110,7 +106,7 @@ class DeepSpeedEngine:
         self._load_low_precision(state)
 
     def _load_low_precision(self, state: Mapping[str, Tensor]) -> None:
-        """The weights that the forward pass reads; they are only rewritten by the next step."""
+        """Load the weights that the forward pass reads, which DeepSpeed updates only in a step."""
         deepspeed = _import_deepspeed()
         parameters = list(self._named.values())
         partitioned = self._engine.zero_optimization_stage() == 3
@@ -119,8 +115,8 @@ class DeepSpeedEngine:
                 for name, parameter in self._named.items():
                     parameter.data.copy_(state[name])
 
-    def _make_room_for_moments(self, steps: Tensor) -> None:
-        """Moments of every partition, which otherwise begin to exist with the first step."""
+    def _allocate_moments(self, steps: Tensor) -> None:
+        """Allocate the moments of every partition, which DeepSpeed does at the first step."""
         inner = _inner_optimiser(self._optimiser)
         partitions = getattr(self._optimiser, "fp32_partitioned_groups_flat", None)  # stage 3
         if partitions is None:
@@ -133,21 +129,21 @@ class DeepSpeedEngine:
             link()
 
     def _read(self, name: str, moment: str | None) -> Tensor:
-        """A float32 weight, or one of its moments, whole and on the CPU."""
+        """A float32 weight, or one of its moments, unpartitioned and on the CPU."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         if self._masters is not None:
             master = self._masters[name]
             state = _inner_optimiser(self._optimiser).state
-            return _own(master if moment is None else state[master][moment])
+            return _cpu_copy(master if moment is None else state[master][moment])
         parameter = self._named[name]
         if moment is None:
-            return _own(safe_get_full_fp32_param(parameter))
-        return _own(safe_get_full_optimizer_state(parameter, moment))
+            return _cpu_copy(safe_get_full_fp32_param(parameter))
+        return _cpu_copy(safe_get_full_optimizer_state(parameter, moment))
 
 
 def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) -> dict[str, Tensor]:
-    """What ZeRO stage 0 steps: float32 copies in bfloat16 runs, else the weights themselves."""
+    """Weights that ZeRO stage 0 steps: float32 copies in bfloat16 runs, else the parameters."""
     copies = {
         id(low): high
         for lows, highs in zip(
@@ -161,7 +157,7 @@ def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) ->
 
 
 def _import_deepspeed() -> Any:
-    tell_deepspeed_the_device()
+    set_deepspeed_accelerator()
     # DeepSpeed builds a small extension with ninja, which lives beside this interpreter.
     scripts = str(Path(sys.executable).parent)
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):
@@ -172,25 +168,19 @@ def _import_deepspeed() -> Any:
     return deepspeed
 
 
-def _deepspeed_config(
-    optimiser: OptimiserConfig,
-    zero_stage: int,
-    gradient_accumulation_steps: int,
-    micro_batch_size: int,
-    dtype: str,
-) -> dict[str, Any]:
+def _deepspeed_config(zero_stage: int, config: StepConfig) -> dict[str, Any]:
     return {
-        "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
-        "gradient_clipping": optimiser.max_grad_norm,
-        "bf16": {"enabled": dtype == "bfloat16"},
+        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "gradient_clipping": config.optimiser.max_grad_norm,
+        "bf16": {"enabled": config.dtype == "bfloat16"},
         "zero_optimization": {"stage": zero_stage},
         "zero_allow_untested_optimizer": True,
         "optimizer": {
             "type": "AdamW",
             "params": {
-                "lr": optimiser.learning_rate,
-                "weight_decay": optimiser.weight_decay,
+                "lr": config.optimiser.learning_rate,
+                "weight_decay": config.optimiser.weight_decay,
                 "torch_adam": zero_stage == 0 or not torch.cuda.is_available(),
             },
         },
@@ -198,16 +188,17 @@ def _deepspeed_config(
     }
 
 
-def _inner_optimiser(optimiser: Any) -> Any:
-    return getattr(optimiser, "optimizer", optimiser)
+def _inner_optimiser(optimiser: Any) -> torch.optim.Optimizer:
+    inner: torch.optim.Optimizer = getattr(optimiser, "optimizer", optimiser)
+    return inner
 
 
-def _own(value: Tensor) -> Tensor:
+def _cpu_copy(value: Tensor) -> Tensor:
     return value.detach().float().cpu().clone()
 
 
 @contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """DeepSpeed's initialisation prints its whole configuration; errors go to stderr anyway."""
+def _silence_stdout() -> Iterator[None]:
+    """Discard stdout: DeepSpeed prints its configuration there; errors go to stderr."""
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
         yield

@@ -1,12 +1,13 @@
-"""What takes a step: DeepSpeed, or plain torch where DeepSpeed is not wanted.
+"""Engines: forward, backward and optimiser step of a policy, by plain torch or DeepSpeed.
 
-Both average gradients over the workers of the default process group, keep float32 master weights
-of the adapter, clip the global gradient norm and run AdamW.
+Both average gradients over the ranks of the default process group, keep float32 master weights of
+the adapter, clip the global gradient norm and run AdamW.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,11 +17,33 @@ from torch import Tensor, nn
 from raypo.config import ClusterConfig, OptimiserConfig
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
-from raypo.training.optimizer_state import MOMENTS, STEPS, steps_of, trained
+from raypo.training.optimizer_state import (
+    MOMENTS,
+    STEPS,
+    step_count,
+    trainable_parameters,
+)
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """How an engine takes optimiser steps.
+
+    Attributes:
+        optimiser: AdamW's settings and the gradient norm to clip to.
+        gradient_accumulation_steps: micro-batches per optimiser step.
+        micro_batch_size: users per rank and forward pass.
+        dtype: precision of the base model.
+    """
+
+    optimiser: OptimiserConfig
+    gradient_accumulation_steps: int
+    micro_batch_size: int
+    dtype: str
 
 
 class Engine(Protocol):
-    """A policy that can be stepped."""
+    """A policy that can be trained."""
 
     policy: PackedPolicy
     device: torch.device
@@ -32,49 +55,45 @@ class Engine(Protocol):
         """Accumulate the gradients of one micro-batch's loss."""
 
     def step(self, learning_rate: float) -> float:
-        """Take an optimiser step after the last micro-batch; the global gradient norm."""
+        """Take an optimiser step after the last micro-batch; returns the global gradient norm."""
 
     def trained_weights(self) -> dict[str, Tensor]:
-        """The adapter's float32 weights on the CPU by parameter name. Every worker calls it."""
+        """The adapter's float32 weights by parameter name, on the CPU. Every rank calls it."""
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Float32 weights and AdamW's moments on the CPU. Every worker calls it."""
+        """Float32 weights and AdamW's moments, on the CPU. Every rank calls it."""
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `optimiser_state` gave."""
+        """Restore what `optimiser_state` returned."""
 
 
-def make_engine(
-    policy: PackedPolicy,
-    optimiser: OptimiserConfig,
-    cluster: ClusterConfig,
-    gradient_accumulation_steps: int,
-    micro_batch_size: int,
-    dtype: str,
-) -> Engine:
-    """The engine that `cluster.engine` names, around `policy`."""
+def make_engine(policy: PackedPolicy, cluster: ClusterConfig, config: StepConfig) -> Engine:
+    """Wrap `policy` in the engine that `cluster.engine` names.
+
+    Args:
+        policy: on the CPU or on this rank's device.
+        cluster: engine and ZeRO stage.
+        config: how the engine takes optimiser steps.
+    """
     if cluster.engine == "torch":
-        return TorchEngine(policy, optimiser, gradient_accumulation_steps)
+        return TorchEngine(policy, config)
     from raypo.training.deepspeed_engine import DeepSpeedEngine
 
-    return DeepSpeedEngine(
-        policy, optimiser, cluster.zero_stage, gradient_accumulation_steps, micro_batch_size, dtype
-    )
+    return DeepSpeedEngine(policy, cluster.zero_stage, config)
 
 
 class TorchEngine:
-    """Plain torch: AdamW and one all-reduce of the gradients a step."""
+    """Plain torch: AdamW, and one all-reduce of the gradients per step."""
 
-    def __init__(
-        self, policy: PackedPolicy, optimiser: OptimiserConfig, gradient_accumulation_steps: int
-    ) -> None:
+    def __init__(self, policy: PackedPolicy, config: StepConfig) -> None:
+        """Move the policy to this rank's device and make its optimiser."""
         self.device = _device()
         self.policy = policy.to(self.device)
-        self._accumulation = gradient_accumulation_steps
-        self._clip = optimiser.max_grad_norm
-        self._named = trained(policy)
+        self._accumulation_steps = config.gradient_accumulation_steps
+        self._max_grad_norm = config.optimiser.max_grad_norm
+        self._named = trainable_parameters(policy)
         self._optimiser = torch.optim.AdamW(
-            self._named.values(), lr=0.0, weight_decay=optimiser.weight_decay
+            self._named.values(), lr=0.0, weight_decay=config.optimiser.weight_decay
         )
 
     def logps(self, packed: PackedResponses) -> Tensor:
@@ -84,13 +103,13 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradients of one micro-batch's loss."""
-        torch.autograd.backward(loss / self._accumulation)
+        torch.autograd.backward(loss / self._accumulation_steps)
 
     def step(self, learning_rate: float) -> float:
-        """Average gradients over workers, clip, step; the gradient norm."""
+        """Average gradients over ranks, clip, step; returns the gradient norm."""
         parameters = list(self._named.values())
         _average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, self._clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
         self._optimiser.param_groups[0]["lr"] = learning_rate
         self._optimiser.step()
         self._optimiser.zero_grad()
@@ -107,10 +126,10 @@ class TorchEngine:
             for moment in MOMENTS:
                 value = self._optimiser.state[parameter][moment]
                 state[f"{name}/{moment}"] = value.detach().cpu().clone()
-        return state | {STEPS: steps_of(self._optimiser)}
+        return state | {STEPS: step_count(self._optimiser)}
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `optimiser_state` gave."""
+        """Restore what `optimiser_state` returned."""
         for name, parameter in self._named.items():
             parameter.data.copy_(state[name])
             moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in MOMENTS}

@@ -1,4 +1,4 @@
-"""From a stage's configuration to the loop's Job, the same on every worker."""
+"""Setup of a job: from a stage's configuration to what the loop trains with, on every rank."""
 
 from __future__ import annotations
 
@@ -12,29 +12,40 @@ from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
+from raypo.data.tokenisation import Encoder, make_encoder
 from raypo.io.files import file_hash, read_json, value_hash
 from raypo.io.progress import Progress
 from raypo.policy.adapters import check_adapter, load_policy
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy
 from raypo.recommenders.train import load_recommender
-from raypo.training.batches import BatchMaker, Plan, make_plan
+from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
-from raypo.training.encoder import make_encoder
-from raypo.training.engine import Engine, make_engine
+from raypo.training.engine import Engine, StepConfig, make_engine
 from raypo.training.objective import make_objective
-from raypo.training.reference import FrozenAdapter, KeptReference, Reference, compute_reference
+from raypo.training.reference import (
+    FrozenAdapter,
+    PrecomputedReference,
+    Reference,
+    compute_reference,
+)
+from raypo.training.sampler import BatchSampler, BatchSizes, make_batch_sampler
 from raypo.training.tracking import check_mlflow
-from raypo.training.trainer import Job, Reporter
+from raypo.training.trainer import Job
+from raypo.training.validation import ValidationSet
 
 TrainingConfig = SftConfig | AlignConfig
 
 
-def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
-    """Everything that can be wrong without a model loaded, in one place and first.
+def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
+    """Check everything that can be checked without loading the model.
+
+    Returns:
+        The data set, and the sampler with all ranks present.
 
     Raises:
-        InputError: data set, model, adapter, recommender, template, objective or batch sizes.
+        InputError: data set, model, adapter, recommender, template, objective or batch sizes are
+            missing or do not fit together.
     """
     objective = make_objective(config)
     check_mlflow(config.mlflow)
@@ -59,116 +70,120 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, Plan]:
                 f"negatives: {config.negatives} is more than the candidate sets hold "
                 f"({dataset.info['options']['candidates'] - 1})"
             )
-    return dataset, plan_of(config, dataset)
+    return dataset, _batch_sampler(config, dataset)
 
 
-def plan_of(config: TrainingConfig, dataset: Dataset, workers: int | None = None) -> Plan:
-    """The sampler's plan of a stage; `workers` where not all that it is made for are there."""
-    return make_plan(
-        len(dataset.train),
-        config.max_rows,
+def _batch_sampler(
+    config: TrainingConfig, dataset: Dataset, active_world_size: int | None = None
+) -> BatchSampler:
+    sizes = BatchSizes(
         config.micro_batch_size,
         config.gradient_accumulation_steps,
         config.cluster.most_workers,
-        config.epochs,
-        config.seed,
-        workers,
+        active_world_size,
+    )
+    return make_batch_sampler(
+        len(dataset.train), config.max_rows, sizes, config.epochs, config.seed
     )
 
 
 def build_job(
-    config: TrainingConfig,
-    worker: int,
-    reporter: Reporter,
-    progress: Progress,
-    checkpoint: Path | None = None,
+    config: TrainingConfig, rank: int, progress: Progress, checkpoint: Path | None = None
 ) -> Job:
-    """Load everything and put the run where `checkpoint` left it.
+    """Load everything that a run trains with, in the state of `checkpoint`.
 
     Args:
-        config: the stage's configuration.
-        worker: this process's rank; torch.distributed is initialised if there are several.
-        reporter: where metrics and checkpoints go.
-        progress: told of each step.
+        config: configuration of the stage.
+        rank: rank of this process; torch.distributed is initialised if there are several.
+        progress: called while reference log-probs are computed.
         checkpoint: folder to resume from, or None.
+
+    Raises:
+        InputError: as `check_inputs`, or the checkpoint cannot be read.
     """
     dataset, _ = check_inputs(config)
-    plan = plan_of(config, dataset, dist.get_world_size() if dist.is_initialized() else 1)
+    world_size = dist.get_world_size() if dist.is_initialized() else 1
+    sampler = _batch_sampler(config, dataset, world_size)
     model_folder = resolve_model(config.policy.model)
     encoder = make_encoder(config.policy, model_folder, dataset.titles)
-    negatives = config.negatives if isinstance(config, AlignConfig) else 0
-    candidates = TrainingCandidates(
-        dataset.train, dataset.num_items, dataset.info["options"]["candidates"], config.seed
-    )
+    validation_rows = sample_rows(dataset.validation, config.validation.max_rows, config.seed)
     job = Job(
         engine=_engine(config, model_folder),
         objective=make_objective(config),
-        plan=plan,
-        make_batch=BatchMaker(
-            dataset.train,
-            candidates,
-            encoder,
-            encoder.tokenizer.pad_token_id,
-            negatives,
-            config.token_budget,
-            row_multiple(),
-        ),
+        sampler=sampler,
+        make_batch=_batch_maker(config, dataset, encoder),
         optimiser=config.optimiser,
-        validation=config.validation,
-        validation_rows=sample_rows(dataset.validation, config.validation.max_rows, config.seed),
-        reporter=reporter,
-        progress=progress,
-        worker=worker,
+        validation_set=ValidationSet(
+            validation_rows, encoder, encoder.tokenizer.pad_token_id, sampler.users_per_rank
+        ),
+        eval_steps=config.validation.eval_steps,
+        rank=rank,
     )
     if isinstance(config, AlignConfig) and config.recommender is not None:
         job.recommender = load_recommender(config.recommender).to(job.engine.device)
-    if job.objective.needs_reference:
-        assert isinstance(config, AlignConfig)
-        job.reference = _reference(config, job, model_folder, dataset)
+    if isinstance(config, AlignConfig) and job.objective.needs_reference:
+        job.reference = _reference(config, job, model_folder, dataset, progress)
     if checkpoint is not None:
         job.state = read_checkpoint(checkpoint, job.engine)
     return job
+
+
+def _batch_maker(config: TrainingConfig, dataset: Dataset, encoder: Encoder) -> BatchMaker:
+    candidates = TrainingCandidates(
+        dataset.train, dataset.num_items, dataset.info["options"]["candidates"], config.seed
+    )
+    return BatchMaker(
+        dataset.train,
+        candidates,
+        encoder,
+        encoder.tokenizer.pad_token_id,
+        negatives=config.negatives if isinstance(config, AlignConfig) else 0,
+        token_budget=config.token_budget,
+        row_multiple=row_multiple(),
+    )
 
 
 def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     plain_torch = config.cluster.engine == "torch"
     model = load_policy(config.policy, model_folder, config.seed, lora_float32=plain_torch)
-    return make_engine(
-        PackedPolicy(model, recompute=config.policy.gradient_checkpointing),
+    policy = PackedPolicy(model, recompute=config.policy.gradient_checkpointing)
+    steps = StepConfig(
         config.optimiser,
-        config.cluster,
         config.gradient_accumulation_steps,
         config.micro_batch_size,
         config.policy.dtype,
     )
+    return make_engine(policy, config.cluster, steps)
 
 
-def _reference(config: AlignConfig, job: Job, model_folder: Path, dataset: Dataset) -> Reference:
-    """A frozen copy of the adapter, or kept log-probs: found by content, else computed by all."""
+def _reference(
+    config: AlignConfig, job: Job, model_folder: Path, dataset: Dataset, progress: Progress
+) -> Reference:
+    """A frozen copy of the adapter, or log-probs from the cache, computed if missing."""
     if config.reference == "on-the-fly":
         if config.cluster.zero_stage == 3:
             raise InputError(
-                "reference on-the-fly: ZeRO stage 3 partitions the adapter, of which a frozen copy "
-                "cannot take the place; use reference=precomputed or cluster.zero_stage=2"
+                "reference on-the-fly: ZeRO stage 3 partitions the adapter, which a frozen copy "
+                "cannot replace; use reference=precomputed or cluster.zero_stage=2"
             )
         return FrozenAdapter(job.engine)
     file = cache_folder() / "reference" / f"{_reference_hash(config, model_folder, dataset)}.st"
-    kept: list[KeptReference | None] = [None]
-    if job.worker == 0 and file.exists():
-        kept = [KeptReference.load(file)]
+    cached: list[PrecomputedReference | None] = [None]
+    if job.rank == 0 and file.exists():
+        cached = [PrecomputedReference.load(file)]
     if dist.is_initialized():
-        dist.broadcast_object_list(kept)
-    if kept[0] is not None:
-        return kept[0]
-    reference = compute_reference(job.engine, job.plan, job.make_batch, job.worker, job.progress)
-    if job.worker == 0:
+        dist.broadcast_object_list(cached)
+    if cached[0] is not None:
+        return cached[0]
+    reference = compute_reference(job.engine, job.sampler, job.make_batch, job.rank, progress)
+    if job.rank == 0:
         reference.save(file)
     return reference
 
 
 def _reference_hash(config: AlignConfig, model_folder: Path, dataset: Dataset) -> str:
-    """Of all that reference log-probs depend on, wherever it lies."""
+    """Hash of the content that reference log-probs depend on."""
     assert config.policy.adapter is not None
     weights = sorted(model_folder.glob("*.safetensors"))
     return value_hash(
@@ -187,11 +202,11 @@ def _reference_hash(config: AlignConfig, model_folder: Path, dataset: Dataset) -
 
 
 def _fingerprint(file: Path) -> str:
-    """Content of a file; of a large one its size and time, since reading it would take minutes."""
+    """Hash of a file's content, or of its size and time where reading it would take minutes."""
     status = file.stat()
     large = status.st_size > 1 << 30
     return value_hash([status.st_size, status.st_mtime_ns]) if large else file_hash(file)
 
 
-# Raised where a change makes kept values other than what would be computed.
+# Increased when cached values no longer equal what would be computed.
 _REFERENCE_FORMAT = 1

@@ -1,10 +1,12 @@
-"""Reference log-probs: those of the SFT policy, without a second model in memory.
+"""Reference log-probs of the SFT policy, without a second model in memory.
 
 The reference of alignment is the policy that alignment starts from: the adapter as loaded, not the
-adapter switched off. Two ways give the same numbers: every (user, epoch) that the plan will visit
-scored in one pass before the first step and kept in a file that other runs with the same inputs
-find again; or a frozen copy of the adapter's weights, a few megabytes, put in the trained ones'
-place for one more forward pass a step.
+base model. Two modes give the same numbers:
+
+- precomputed: every (user, epoch) that the sampler will visit is scored before the first step, and
+  stored in a file that other runs with the same inputs find again.
+- on-the-fly: a frozen copy of the adapter's weights, a few megabytes, replaces the trained weights
+  during one more forward pass per step.
 """
 
 from __future__ import annotations
@@ -21,22 +23,24 @@ from torch import Tensor
 
 from raypo.io.files import atomic_path
 from raypo.io.progress import Progress
-from raypo.training.batches import Batch, BatchMaker, Plan
+from raypo.training.batches import Batch, BatchMaker
 from raypo.training.engine import Engine
-from raypo.training.optimizer_state import trained
+from raypo.training.optimizer_state import trainable_parameters
+from raypo.training.sampler import BatchSampler
 
 
 class Reference(Protocol):
-    """Where reference log-probs come from."""
+    """Source of reference log-probs."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Chosen [b] and rejected [b, n] reference log-probs."""
 
 
-class KeptReference:
+class PrecomputedReference:
     """Reference log-probs [1 + n] of each (epoch, row), the target's first."""
 
     def __init__(self, values: dict[tuple[int, int], Tensor]) -> None:
+        """Hold log-probs by (epoch, row)."""
         self._values = values
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -45,40 +49,41 @@ class KeptReference:
         return rows[:, 0], rows[:, 1:]
 
     def save(self, file: Path) -> None:
-        """Write all values, whole or not at all."""
+        """Write all values atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         keys = torch.tensor(list(self._values), dtype=torch.long)
         with atomic_path(file) as temporary:
             save_file({"keys": keys, "logps": torch.stack(list(self._values.values()))}, temporary)
 
     @classmethod
-    def load(cls, file: Path) -> KeptReference:
-        """Read what `save` wrote."""
+    def load(cls, file: Path) -> PrecomputedReference:
+        """Read a file that `save` wrote."""
         tensors = load_file(file)
         keys = [(int(epoch), int(row)) for epoch, row in tensors["keys"].tolist()]
         return cls(dict(zip(keys, tensors["logps"].unbind(), strict=True)))
 
 
 class FrozenAdapter:
-    """The policy with the adapter's weights as they were when this was made.
+    """The policy with a frozen copy of the adapter's initial weights.
 
-    Make it before the first step, and before a checkpoint is read.
+    Construct it before the first step, and before a checkpoint is loaded.
     """
 
     def __init__(self, engine: Engine) -> None:
+        """Copy the weights that `engine` trains."""
         self._engine = engine
-        self._trained = list(trained(engine.policy).values())
+        self._trained = list(trainable_parameters(engine.policy).values())
         self._frozen = [parameter.detach().clone() for parameter in self._trained]
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Chosen [b] and rejected [b, n] reference log-probs; one forward pass."""
-        with self._in_place():
+        with self._swapped_in():
             sums = self._engine.logps(batch.packed.to(self._engine.device))
         return sums[:, 0], sums[:, 1:]
 
     @contextlib.contextmanager
-    def _in_place(self) -> Iterator[None]:
+    def _swapped_in(self) -> Iterator[None]:
         current = [parameter.data for parameter in self._trained]
         for parameter, frozen in zip(self._trained, self._frozen, strict=True):
             parameter.data = frozen
@@ -91,23 +96,35 @@ class FrozenAdapter:
 
 @torch.no_grad()
 def compute_reference(
-    engine: Engine, plan: Plan, make_batch: BatchMaker, worker: int, progress: Progress
-) -> KeptReference:
-    """Score all that the plan will visit; every worker does its part and gets the whole.
+    engine: Engine,
+    sampler: BatchSampler,
+    make_batch: BatchMaker,
+    rank: int,
+    progress: Progress,
+) -> PrecomputedReference:
+    """Score every user that `sampler` will visit. A collective: every rank calls it.
 
-    The engine must hold the weights it was made with: call it before the first step.
+    Args:
+        engine: holds the reference weights, so call it before the first step.
+        sampler: of the whole run.
+        make_batch: turns rows into batches.
+        rank: rank of this process, which scores its own users.
+        progress: called with the steps that are scored.
+
+    Returns:
+        Log-probs of the users of all ranks.
     """
     own: dict[tuple[int, int], Tensor] = {}
-    for step in range(plan.total_steps):
-        for micro in range(plan.gradient_accumulation_steps):
-            batch = make_batch(*plan.micro(step, micro, worker))
+    for step in range(sampler.total_steps):
+        for index in range(sampler.gradient_accumulation_steps):
+            batch = make_batch(*sampler.micro_batch(step, index, rank))
             sums = engine.logps(batch.packed.to(engine.device)).cpu()
             own.update(zip(batch.keys, sums, strict=True))
-        progress(step + 1, plan.total_steps, "reference log-probs")
-    return KeptReference(_merge(own))
+        progress(step + 1, sampler.total_steps, "reference log-probs")
+    return PrecomputedReference(_gather(own))
 
 
-def _merge(own: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
+def _gather(own: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return own
     parts: list[dict[tuple[int, int], Tensor]] = [{} for _ in range(dist.get_world_size())]

@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the step, so that resuming needs no state."""
+"""The learning rate as a function of the step alone, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def learning_rate(step: int, total_steps: int, peak: float, warmup_ratio: float)
 
     Args:
         step: optimiser step about to be taken, from 0.
-        total_steps: of the whole run.
-        peak: highest rate.
+        total_steps: optimiser steps of the whole run.
+        peak: highest learning rate.
         warmup_ratio: share of the steps spent warming up.
     """
     warmup = max(1, round(total_steps * warmup_ratio))

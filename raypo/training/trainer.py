@@ -1,137 +1,167 @@
-"""The loop: SFT and alignment alike, on one process or many, without knowing who launched it."""
+"""The training loop of SFT and alignment, on one rank or many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from raypo.config import OptimiserConfig, StoppedRun, ValidationConfig
+from raypo.config import OptimiserConfig, StoppedRun
 from raypo.io.progress import Progress
-from raypo.objectives import PreferenceBatch
+from raypo.objectives import ObjectiveOutput, PreferenceBatch
+from raypo.policy.packing import PackedResponses
 from raypo.recommenders.base import SequentialRecommender
-from raypo.training.batches import Batch, BatchMaker, Plan
+from raypo.training.batches import Batch, BatchMaker
 from raypo.training.checkpoint import TrainingState, write_checkpoint
 from raypo.training.engine import Engine
 from raypo.training.reference import Reference
+from raypo.training.reporter import Reporter
+from raypo.training.sampler import BatchSampler
 from raypo.training.schedule import learning_rate
-from raypo.training.step_timer import Phases
-from raypo.training.validation import validate
+from raypo.training.step_timer import StepTimer
+from raypo.training.validation import ValidationSet, validate
 
 # The metric that checkpoints are chosen by.
 SCORE = "validation/HitRatio@1"
 
 
-class Reporter(Protocol):
-    """Where a worker's results go; every worker calls it equally often."""
+class TrainingObjective(Protocol):
+    """What the loop needs of an objective of raypo.objectives, SFT included."""
 
-    def metrics(self, values: dict[str, Any]) -> None:
-        """One optimiser step's metrics, the same on all workers."""
+    @property
+    def needs_reference(self) -> bool:
+        """Whether batches need reference log-probs."""
 
-    def checkpoint(self, values: dict[str, Any], write: Callable[[Path], None]) -> None:
-        """Keep a checkpoint: `write` fills a folder, on one worker alone."""
+    @property
+    def collective_seconds(self) -> float:
+        """Time spent so far in gathers and reductions between ranks."""
 
-    def offending(self, values: dict[str, Any]) -> Path:
-        """Keep the batch that stopped the run; returns the file. One worker alone may call it."""
+    def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
+        """Loss and metrics of this rank's batch."""
+
+    def train(self) -> None:
+        """Let moving statistics be updated."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Moving statistics."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 @dataclass
 class Job:
-    """All that the loop works with.
+    """Everything that the loop trains with.
 
     Attributes:
-        objective: of raypo.objectives; `sft` included.
+        engine: the policy, and how it is stepped.
+        objective: gives the loss of a batch.
+        sampler: training rows of each micro-batch.
+        make_batch: turns training rows into tensors.
+        optimiser: learning rate and its schedule.
+        validation_set: what validation scores.
+        eval_steps: optimiser steps between validations.
+        rank: rank of this process, below `sampler.world_size`.
         reference: reference log-probs, where the objective needs them.
         recommender: the frozen sequential recommender, where the objective needs it.
-        validation_rows: rows that validation scores.
-        worker: this worker's rank, of `plan.workers`.
+        state: progress of the run.
     """
 
     engine: Engine
-    objective: Any
-    plan: Plan
+    objective: TrainingObjective
+    sampler: BatchSampler
     make_batch: BatchMaker
     optimiser: OptimiserConfig
-    validation: ValidationConfig
-    validation_rows: pd.DataFrame
-    reporter: Reporter
-    progress: Progress
-    worker: int = 0
+    validation_set: ValidationSet
+    eval_steps: int
+    rank: int = 0
     reference: Reference | None = None
     recommender: SequentialRecommender | None = None
     state: TrainingState = field(default_factory=TrainingState)
 
 
-def run(job: Job) -> TrainingState:
-    """Train from `job.state` to the plan's end; validates and keeps checkpoints on the way.
+def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
+    """Train from `job.state` to the last step, with validations and checkpoints in between.
+
+    Args:
+        job: everything that is trained with; its state is updated.
+        reporter: receives metrics and checkpoints.
+        progress: called after each step.
 
     Raises:
-        StoppedRun: the loss is not finite; nothing is stepped with it.
+        StoppedRun: the loss is not finite. No step is taken with it.
     """
     job.engine.policy.train()
     job.objective.load_state_dict(job.state.objective)
     job.objective.train()
-    for step in range(job.state.step, job.plan.total_steps):
-        metrics = _step(job, step)
+    total = job.sampler.total_steps
+    for step in range(job.state.step, total):
+        metrics = _train_step(job, step, reporter)
         job.state.step = step + 1
-        if _validates_at(job, step + 1):
-            _validate_and_keep(job, metrics)
+        if job.state.step % job.eval_steps == 0 or job.state.step == total:
+            _validate_and_save(job, metrics, reporter)
         else:
-            job.reporter.metrics(metrics)
-        job.progress(step + 1, job.plan.total_steps, _note(job, metrics))
+            reporter.metrics(metrics)
+        progress(job.state.step, total, _note(job, metrics))
     return job.state
 
 
-def _validates_at(job: Job, step: int) -> bool:
-    return step % job.validation.eval_steps == 0 or step == job.plan.total_steps
-
-
-def _step(job: Job, step: int) -> dict[str, Any]:
+def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
+    """Take one optimiser step; returns its metrics."""
+    sampler, accumulation = job.sampler, job.sampler.gradient_accumulation_steps
     rate = learning_rate(
-        step, job.plan.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_ratio
+        step, sampler.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_ratio
     )
-    phases = Phases(job.engine.device)
-    collective_seconds = job.objective.collective_seconds
-    sums: dict[str, float] = {}
-    tokens, padding = 0, 0.0
-    for micro in range(job.plan.gradient_accumulation_steps):
-        with phases.phase("data"):
-            batch = job.make_batch(*job.plan.micro(step, micro, job.worker))
-            packed = batch.packed.to(job.engine.device)
-        with phases.phase("reference"):
-            reference = job.reference(batch) if job.reference is not None else None
-        with phases.phase("forward"):
-            logps = job.engine.logps(packed)
-        with phases.phase("objective"):
-            out = job.objective(_preference_batch(job, batch, logps, reference))
-            _refuse_non_finite(job, out.loss, step, batch, logps)
-        with phases.phase("backward"):
-            job.engine.backward(out.loss)
-        tokens += batch.packed.num_tokens
-        padding += batch.packed.padding_share / job.plan.gradient_accumulation_steps
-        for key, value in out.metrics.items():
-            sums[key] = sums.get(key, 0.0) + value / job.plan.gradient_accumulation_steps
-    with phases.phase("optimiser"):
+    timer = StepTimer(job.engine.device)
+    collective_start = job.objective.collective_seconds
+    means: dict[str, float] = {}
+    num_tokens, padding = 0, 0.0
+    for index in range(accumulation):
+        packed, metrics = _accumulate_gradients(job, step, index, timer, reporter)
+        num_tokens += packed.num_tokens
+        padding += packed.padding_share / accumulation
+        for key, value in metrics.items():
+            means[key] = means.get(key, 0.0) + value / accumulation
+    with timer.phase("optimiser"):
         norm = job.engine.step(rate)
-    job.state.objective = job.objective.state_dict()
-    spent = job.objective.collective_seconds - collective_seconds
+    job.state.objective = dict(job.objective.state_dict())
+    collective_seconds = job.objective.collective_seconds - collective_start
     return {
         "step": step + 1,
-        "epoch": step // job.plan.steps_per_epoch,
-        **sums,
+        "epoch": step // sampler.steps_per_epoch,
+        **means,
         "gradient_norm": norm,
         "learning_rate": rate,
-        "workers": job.plan.workers,
+        "workers": sampler.world_size,
         "padding_share": padding,
         "prompts_cut": job.make_batch.encoder.cut_prompts,
-        **phases.metrics(tokens * job.plan.workers, spent),
+        **timer.metrics(num_tokens * sampler.world_size, collective_seconds),
     }
+
+
+def _accumulate_gradients(
+    job: Job, step: int, index: int, timer: StepTimer, reporter: Reporter
+) -> tuple[PackedResponses, dict[str, float]]:
+    """Forward and backward of one micro-batch; returns its rows and the objective's metrics."""
+    with timer.phase("data"):
+        batch = job.make_batch(*job.sampler.micro_batch(step, index, job.rank))
+        packed = batch.packed.to(job.engine.device)
+    with timer.phase("reference"):
+        reference = job.reference(batch) if job.reference is not None else None
+    with timer.phase("forward"):
+        logps = job.engine.logps(packed)
+    with timer.phase("objective"):
+        out = job.objective(_preference_batch(job, batch, logps, reference))
+        loss = out.loss.item()
+        if not math.isfinite(loss):
+            raise _non_finite_loss(job, loss, batch, logps, reporter)
+    with timer.phase("backward"):
+        job.engine.backward(out.loss)
+    return batch.packed, out.metrics
 
 
 def _preference_batch(
@@ -159,49 +189,40 @@ def _preference_batch(
     )
 
 
-def _refuse_non_finite(job: Job, loss: Tensor, step: int, batch: Batch, logps: Tensor) -> None:
-    """Stop before anything is stepped with it, and leave what it came of to be looked at."""
-    if math.isfinite(loss.item()):
-        return
-    encoder = job.make_batch.encoder
-    titles = [[encoder.titles[int(item)] for item in row] for row in batch.rejected_items]
+def _non_finite_loss(
+    job: Job, loss: float, batch: Batch, logps: Tensor, reporter: Reporter
+) -> StoppedRun:
+    """Keep the batch for inspection; returns the error to raise."""
+    encoder, step = job.make_batch.encoder, job.state.step + 1
+    rejected = [[encoder.titles[int(item)] for item in items] for items in batch.rejected_items]
     users = [
         {
             "training_row": int(row),
             "chosen": encoder.titles[int(chosen)],
-            "rejected": rejected,
-            "logps": [str(value) for value in own],  # JSON knows no infinity
+            "rejected": titles,
+            "logps": [str(value) for value in own],  # JSON has no infinity
         }
-        for (_, row), chosen, rejected, own in zip(
-            batch.keys, batch.chosen_items, titles, logps.tolist(), strict=True
+        for (_, row), chosen, titles, own in zip(
+            batch.keys, batch.chosen_items, rejected, logps.tolist(), strict=True
         )
     ]
-    values = {"step": step + 1, "worker": job.worker, "loss": str(loss.item()), "users": users}
-    file = job.reporter.offending(values)
-    raise StoppedRun(
-        f"step {step + 1}: the loss is {loss.item()}; the batch is in {file}. Nothing was stepped "
-        "with it: checkpoints up to here are whole. A lower optimiser.learning_rate in another "
-        "output folder is what mostly helps"
+    values = {"step": step, "rank": job.rank, "loss": str(loss), "users": users}
+    file = reporter.bad_batch(values)
+    return StoppedRun(
+        f"step {step}: the loss is {loss}; the batch is in {file}. No step was taken with it, and "
+        "earlier checkpoints are intact. In most cases a lower optimiser.learning_rate helps, in "
+        "another output folder"
     )
 
 
-def _validate_and_keep(job: Job, metrics: dict[str, Any]) -> None:
-    plan = job.plan
-    hit_ratio = validate(
-        job.engine,
-        job.validation_rows,
-        job.make_batch.encoder,
-        job.make_batch.pad_token_id,
-        -(-plan.pool // plan.workers),
-        job.worker,
-        plan.workers,
-    )
+def _validate_and_save(job: Job, metrics: dict[str, Any], reporter: Reporter) -> None:
     state = job.state
+    hit_ratio = validate(job.engine, job.validation_set, job.rank, job.sampler.world_size)
     if state.best is None or hit_ratio > state.best:
         state.best, state.best_step = hit_ratio, state.step
     metrics[SCORE] = hit_ratio
     tensors = job.engine.optimiser_state()
-    job.reporter.checkpoint(
+    reporter.checkpoint(
         metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state)
     )
 

@@ -1,6 +1,8 @@
-"""Validation while training: HitRatio@1 by likelihood on some validation rows."""
+"""Validation during training: HitRatio@1 by likelihood on some validation rows."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -12,43 +14,55 @@ from raypo.policy.packing import pack_responses
 from raypo.training.engine import Engine
 
 
-@torch.no_grad()
-def validate(
-    engine: Engine,
-    rows: pd.DataFrame,
-    encoder: Encoder,
-    pad_token_id: int,
-    batch_size: int,
-    worker: int,
-    workers: int,
-) -> float:
-    """HitRatio@1 over all `rows`, each worker scoring its share. Every worker must call it.
+@dataclass(frozen=True)
+class ValidationSet:
+    """What validation scores.
 
-    Workers run equally many forward passes (the last ones repeat rows that do not count), since
-    a partitioned model (ZeRO-3) communicates in each of them.
+    Attributes:
+        rows: validation rows with columns history, target and candidates.
+        encoder: turns users into tokens.
+        pad_token_id: fills packed rows.
+        batch_size: users per rank and forward pass.
+    """
+
+    rows: pd.DataFrame
+    encoder: Encoder
+    pad_token_id: int
+    batch_size: int
+
+
+@torch.no_grad()
+def validate(engine: Engine, data: ValidationSet, rank: int, world_size: int) -> float:
+    """HitRatio@1 over all rows, each rank scoring its share. A collective: every rank calls it.
+
+    All ranks run the same number of forward passes, since a partitioned model (ZeRO-3)
+    communicates in each of them. Ranks with fewer rows repeat the last one, uncounted.
+
+    Args:
+        engine: policy to score with; left in training mode.
+        data: rows and how to encode them.
+        rank: rank of this process.
+        world_size: number of ranks.
     """
     engine.policy.eval()
-    share = -(-len(rows) // workers)
+    num_rows = len(data.rows)
+    share = -(-num_rows // world_size)
     hits = 0
-    for start in range(0, share, batch_size):
-        wanted = [(i * workers + worker) for i in range(start, min(start + batch_size, share))]
-        batch = rows.iloc[[min(index, len(rows) - 1) for index in wanted]]
+    for start in range(0, share, data.batch_size):
+        end = min(start + data.batch_size, share)
+        indices = [i * world_size + rank for i in range(start, end)]
+        batch = data.rows.iloc[[min(index, num_rows - 1) for index in indices]]
+        users = data.encoder.encode(batch["history"], batch["candidates"])
         packed = pack_responses(
-            [
-                encoder.prompt(history, candidates)
-                for history, candidates in zip(batch["history"], batch["candidates"], strict=True)
-            ],
-            [[encoder.response(int(item)) for item in items] for items in batch["candidates"]],
-            pad_token_id,
-            multiple_of=row_multiple(),
+            users.prompts, users.responses, data.pad_token_id, multiple_of=row_multiple()
         )
         best = engine.logps(packed.to(engine.device)).argmax(dim=1).tolist()
         for index, top, items, target in zip(
-            wanted, best, batch["candidates"], batch["target"], strict=True
+            indices, best, batch["candidates"], batch["target"], strict=True
         ):
-            hits += int(index < len(rows) and items[top] == target)
+            hits += int(index < num_rows and items[top] == target)
     engine.policy.train()
     total = torch.tensor(float(hits), device=engine.device)
     if dist.is_initialized():
         dist.all_reduce(total)
-    return float(total) / len(rows)
+    return float(total) / num_rows

@@ -1,4 +1,4 @@
-"""Workers and drivers that die, and several machines: the same losses, whatever happens."""
+"""Killed workers and drivers, and several machines: the losses stay the same."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from raypo.io.run_folder import read_metrics
-from tests.training.test_resume import timing
+from tests.training.test_resume import without_timing
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
@@ -31,23 +31,20 @@ def command(inputs, output, *more):
 
 @pytest.fixture(scope="module")
 def undisturbed(inputs, tmp_path_factory):
-    """Metrics of a run that nothing happened to: 36 steps."""
+    """Metrics of a run without faults: 36 steps."""
     output = tmp_path_factory.mktemp("undisturbed") / "run"
     answer = subprocess.run(command(inputs, output), capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     return read_metrics(output)
 
 
-def same(one, other):
+def assert_same_metrics(one, other):
     assert [line["step"] for line in one] == [line["step"] for line in other]
     for a, b in zip(one, other, strict=True):
-        kept = {key for key in a if not timing(key)}
-        assert {key: b[key] for key in kept} == pytest.approx(
-            {key: a[key] for key in kept}, rel=1e-6, abs=1e-7
-        )
+        assert without_timing(b) == pytest.approx(without_timing(a), rel=1e-6, abs=1e-7)
 
 
-def started(arguments):
+def start(arguments):
     return subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -73,12 +70,12 @@ def workers_of(process):
     return found
 
 
-def test_a_killed_worker_and_a_killed_driver_leave_the_losses_as_they_are(
+def test_a_killed_worker_and_a_killed_driver_do_not_change_the_losses(
     inputs, tmp_path, undisturbed
 ):
-    """Ray Train replaces the worker; the same command takes over from the driver."""
+    """Ray Train replaces the worker, and the same command resumes after the driver."""
     output = tmp_path / "run"
-    process = started(command(inputs, output))
+    process = start(command(inputs, output))
     wait_for_step(process, output, 8)
     workers = workers_of(process)
     assert workers
@@ -91,11 +88,11 @@ def test_a_killed_worker_and_a_killed_driver_leave_the_losses_as_they_are(
     assert not (output / "summary.json").exists()
     again = subprocess.run(command(inputs, output), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    same(undisturbed, read_metrics(output))
+    assert_same_metrics(undisturbed, read_metrics(output))
 
 
 def test_two_machines_give_the_losses_of_one(inputs, tmp_path, undisturbed):
-    """Ray's own cluster utility starts two nodes of one core each, as processes of their own."""
+    """Two nodes of one core each, as processes of Ray's cluster utility."""
     script = """
 import subprocess, sys
 from ray.cluster_utils import Cluster
@@ -117,11 +114,11 @@ finally:
         timeout=400,
     )
     assert answer.returncode == 0, answer.stderr
-    same(undisturbed, read_metrics(output))
+    assert_same_metrics(undisturbed, read_metrics(output))
 
 
-def test_a_run_goes_on_when_a_machine_leaves(inputs, tmp_path, undisturbed):
-    """Elastic: one worker takes the users of both, and the losses stay what they were."""
+def test_a_run_continues_when_a_machine_leaves(inputs, tmp_path, undisturbed):
+    """Elastic training: one worker takes the users of both, and the losses stay the same."""
     script = """
 import json, os, subprocess, sys, time
 from ray.cluster_utils import Cluster
@@ -129,9 +126,9 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 leaving = cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 metrics = sys.argv[1] + "/metrics.jsonl"
-# How long Ray Train waits for the machine to come back; a minute unless told otherwise.
-patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
-environment = {**os.environ, **patience, "RAY_ADDRESS": cluster.address}
+# Seconds that Ray Train waits for the machine to come back; the default is a minute.
+timeout = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+environment = {**os.environ, **timeout, "RAY_ADDRESS": cluster.address}
 process = subprocess.Popen(sys.argv[2:], env=environment)
 try:
     while process.poll() is None and not (
@@ -155,7 +152,7 @@ finally:
     )
     assert answer.returncode == 0, answer.stderr
     metrics = read_metrics(output)
-    # Sums in another order: what differs is rounding, which training makes more of step by step.
+    # Sums in another order differ by rounding, which grows from step to step.
     values = [[line["loss"] for line in lines] for lines in (metrics, undisturbed)]
     assert values[0][:20] == pytest.approx(values[1][:20], rel=1e-5)
     assert values[0] == pytest.approx(values[1], rel=1e-3)
@@ -164,7 +161,7 @@ finally:
 
 
 @pytest.mark.usefixtures("shared_ray")
-def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
+def test_a_non_finite_loss_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(
         command(inputs, output, "optimiser.learning_rate=1e30", "optimiser.max_grad_norm=1e30"),
@@ -172,8 +169,9 @@ def test_a_loss_that_is_no_number_ends_in_a_message(inputs, tmp_path):
         text=True,
         check=False,
     )
-    said = " ".join(answer.stderr.split())
+    message = " ".join(answer.stderr.split())
     assert answer.returncode == 1, answer.stderr
-    assert "the loss is" in said and "the batch is in" in said and "Traceback" not in said
-    (left, *_) = output.glob("offending-step-*-worker-*.json")
-    assert len(json.loads(left.read_text())["users"]) == 2
+    assert "the loss is" in message and "the batch is in" in message
+    assert "Traceback" not in message
+    (file, *_) = output.glob("bad-batch-step-*-rank-*.json")
+    assert len(json.loads(file.read_text())["users"]) == 2

@@ -12,14 +12,14 @@ import torch
 from raypo.assets import resolve_model
 from raypo.config import EngineConfig, PolicyConfig, ScorerConfig
 from raypo.data.prompts import load_template
-from raypo.data.tokenisation import Encoder
+from raypo.data.tokenisation import Encoder, load_tokenizer
 from raypo.evaluation.answer_parsing import match_exactly
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import no_progress
 from raypo.policy.adapters import load_policy, save_adapter
-from raypo.policy.model import greedy_answer, load_tokenizer
+from raypo.policy.model import greedy_answer
 
 # Ray's own modules are written against older pydantic and warn about it.
 pytestmark = [

@@ -1,4 +1,4 @@
-"""Packed rows as data: every user whole, every token once, rows within the budget."""
+"""Packed rows as data: every user in one row, every token once, rows within the budget."""
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ def users(draw):
 
 @settings(max_examples=100, deadline=None)
 @given(users(), st.one_of(st.none(), st.integers(1, 80)), st.sampled_from([1, 8]))
-def test_every_user_is_whole_and_every_token_stands_once(batch, budget, multiple):
+def test_every_user_is_in_one_row_with_every_token_once(batch, budget, multiple):
     prompts, responses = batch
     packed = pack_responses(prompts, responses, 0, budget, multiple)
     lengths = [
@@ -60,3 +60,25 @@ def test_one_row_for_all_has_no_padding():
     assert pack_responses([[1, 2, 3], [4]], [[[5, 6]], [[7]]], 0, 1).padding_share == pytest.approx(
         3 / 8
     )
+
+
+def test_the_last_token_of_a_response_takes_no_column():
+    packed = pack_responses([[1, 2]], [[[3, 4], [5]]], pad_token_id=0)
+    assert packed.tokens.tolist() == [[1, 2, 3]]
+    assert packed.targets.tolist() == [3, 5, 4]
+    assert packed.sources.tolist() == [1, 2]
+    assert packed.source_of.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "responses", "message"),
+    [
+        ([[]], [[[1]]], "prompt 0 is empty"),
+        ([[1]], [[[1], []]], "user 0 has an empty response"),
+        ([[1], [1]], [[[1]], [[1], [2]]], "same number of responses"),
+        ([[1]], [], "1 prompts and 0 lists"),
+    ],
+)
+def test_malformed_batches_are_refused(prompts, responses, message):
+    with pytest.raises(ValueError, match=message):
+        pack_responses(prompts, responses, pad_token_id=0)

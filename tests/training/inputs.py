@@ -1,4 +1,4 @@
-"""Small inputs of training that every test of it can share."""
+"""Small inputs that the training tests share."""
 
 import numpy as np
 

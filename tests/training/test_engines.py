@@ -1,4 +1,4 @@
-"""Every engine takes the same steps, and goes on from its saved state as if it had not stopped."""
+"""Every engine takes the same steps, and resumes from its saved state exactly."""
 
 import tempfile
 from pathlib import Path
@@ -28,12 +28,13 @@ STEPS, STOP, ACCUMULATION, RATE = 4, 2, 2, 1e-2
 
 def make(cluster, dtype, folder):
     from raypo.policy.adapters import load_policy
-    from raypo.training.engine import make_engine
+    from raypo.training.engine import StepConfig, make_engine
 
     config = PolicyConfig(dtype=dtype, lora=LoraConfig(rank=4))
     lora_float32 = cluster.engine == "torch"
     model = load_policy(config, folder, seed=1, lora_float32=lora_float32)
-    return make_engine(PackedPolicy(model), OptimiserConfig(), cluster, ACCUMULATION, 2, dtype)
+    steps = StepConfig(OptimiserConfig(), ACCUMULATION, micro_batch_size=2, dtype=dtype)
+    return make_engine(PackedPolicy(model), cluster, steps)
 
 
 def take_steps(engine, first, last, rank):
@@ -53,7 +54,7 @@ def take_steps(engine, first, last, rank):
     return losses
 
 
-def worker(rank, changes, dtype, folder, results):
+def train_rank(rank, changes, dtype, folder, results):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{results}/rendezvous", rank=rank, world_size=2)
     import os
@@ -67,25 +68,25 @@ def worker(rank, changes, dtype, folder, results):
     losses += take_steps(engine, STOP, STEPS, rank)
     resumed = make(cluster, dtype, folder)
     resumed.load_optimiser_state(state)
-    answer = {
+    result = {
         "losses": losses,
         "resumed": take_steps(resumed, STOP, STEPS, rank),
         "weights": engine.trained_weights(),
         "resumed_weights": resumed.trained_weights(),
     }
-    torch.save(answer, f"{results}/{rank}.pt")
+    torch.save(result, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def answers():
-    """Each engine's run, once."""
+def results():
+    """Both ranks' results of an engine's run, which is made once."""
     model, done = tiny_random(), {}
 
     def run(name):
         if name not in done:
             with tempfile.TemporaryDirectory() as folder:
-                mp.spawn(worker, (*ENGINES[name], model, folder), nprocs=2, join=True)
+                mp.spawn(train_rank, (*ENGINES[name], model, folder), nprocs=2, join=True)
                 done[name] = [
                     torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)
                 ]
@@ -95,16 +96,16 @@ def answers():
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_resumed_run_goes_on_with_the_same_losses_and_weights(answers, name):
-    for answer in answers(name):
-        assert answer["resumed"] == pytest.approx(answer["losses"][STOP:], rel=1e-6)
-        for key, weight in answer["weights"].items():
-            torch.testing.assert_close(answer["resumed_weights"][key], weight, rtol=1e-5, atol=1e-7)
+def test_a_resumed_run_has_the_same_losses_and_weights(results, name):
+    for result in results(name):
+        assert result["resumed"] == pytest.approx(result["losses"][STOP:], rel=1e-6)
+        for key, weight in result["weights"].items():
+            torch.testing.assert_close(result["resumed_weights"][key], weight, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_workers_end_with_the_same_weights(answers, name):
-    one, other = answers(name)
+def test_ranks_end_with_the_same_weights(results, name):
+    one, other = results(name)
     assert len(one["weights"]) == 28  # A and B of 7 linear layers in 2 blocks
     for key, weight in one["weights"].items():
         assert torch.equal(weight, other["weights"][key]), key
@@ -120,6 +121,6 @@ def test_workers_end_with_the_same_weights(answers, name):
         ("zero3-bf16", 0.03),
     ],
 )
-def test_deepspeed_takes_the_steps_of_plain_torch(answers, name, tolerance):
-    for ours, plain in zip(answers(name), answers("torch"), strict=True):
+def test_deepspeed_takes_the_steps_of_plain_torch(results, name, tolerance):
+    for ours, plain in zip(results(name), results("torch"), strict=True):
         assert ours["losses"] == pytest.approx(plain["losses"], rel=tolerance)

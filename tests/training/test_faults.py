@@ -1,4 +1,4 @@
-"""What goes wrong ends in a clear message, and nothing that was finished is lost."""
+"""Faults end in a clear message, and finished work is kept."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from raypo.training.local import train_locally
 from raypo.training.tracking import check_mlflow
 
 from .inputs import settings
-from .test_resume import Interrupted, stopping_at, timing
+from .test_resume import Interrupted, interrupt_at, without_timing
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
@@ -27,26 +27,26 @@ def config(data, output):
     return parse_config(SftConfig, settings(data, output), "test")
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(inputs, tmp_path, monkeypatch):
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_batch(inputs, tmp_path, monkeypatch):
     data, _, _ = inputs
-    whole = trainer._preference_batch
+    original = trainer._preference_batch
 
     def poisoned(job, batch, logps, reference):
         if job.state.step == 5:
             logps = logps * torch.tensor(float("nan"))
-        return whole(job, batch, logps, reference)
+        return original(job, batch, logps, reference)
 
     monkeypatch.setattr(trainer, "_preference_batch", poisoned)
     with pytest.raises(StoppedRun, match="step 6: the loss is nan; the batch is in") as error:
         train_locally(config(data, tmp_path / "run"))
-    file = tmp_path / "run" / "offending-step-00000006-worker-0.json"
+    file = tmp_path / "run" / "bad-batch-step-00000006-rank-0.json"
     assert str(file) in str(error.value)
-    left = json.loads(file.read_text())
-    assert left["step"] == 6 and len(left["users"]) == 4
-    assert left["users"][0]["chosen"].startswith("Film ")
+    batch = json.loads(file.read_text())
+    assert batch["step"] == 6 and len(batch["users"]) == 4
+    assert batch["users"][0]["chosen"].startswith("Film ")
     assert len(read_metrics(tmp_path / "run")) == 5
-    # Nothing was stepped with it: without the poison the run goes on from the last checkpoint.
-    monkeypatch.setattr(trainer, "_preference_batch", whole)
+    # No step was taken with it: without the poison the run resumes from the last checkpoint.
+    monkeypatch.setattr(trainer, "_preference_batch", original)
     train_locally(config(data, tmp_path / "run"))
     train_locally(config(data, tmp_path / "other"))
     runs = [read_metrics(tmp_path / name) for name in ("run", "other")]
@@ -55,12 +55,12 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(inputs, tmp_path, m
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(inputs, tmp_path, damage, capsys):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(inputs, tmp_path, damage, caplog):
     data, _, _ = inputs
     with pytest.raises(Interrupted):
-        train_locally(config(data, tmp_path / "run"), stopping_at(10))
+        train_locally(config(data, tmp_path / "run"), interrupt_at(10))
     checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    if len(checkpoints) == 1:  # the best is the last: then a copy stands for it
+    if len(checkpoints) == 1:  # the best is the last
         pytest.fail("the test needs two checkpoints")
     last = checkpoints[-1]
     if damage == "truncated":
@@ -71,15 +71,32 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(inputs, tmp_path
     else:
         (last / "state.json").write_text("{")
     train_locally(config(data, tmp_path / "run"))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "damaged checkpoint" in said and last.name in said and checkpoints[0].name in said
+    (warning,) = [record for record in caplog.records if record.name == "raypo"]
+    message = " ".join(warning.getMessage().split())
+    assert warning.levelname == "WARNING" and "damaged checkpoint" in message
+    assert last.name in message and checkpoints[0].name in message
     train_locally(config(data, tmp_path / "whole"))
     lines = [read_metrics(tmp_path / name) for name in ("run", "whole")]
     for one, other in zip(*lines, strict=True):
-        kept = {key for key in one if not timing(key)}
-        assert {key: other[key] for key in kept} == pytest.approx(
-            {key: one[key] for key in kept}, rel=1e-6
-        )
+        assert without_timing(other) == pytest.approx(without_timing(one), rel=1e-6)
+
+
+def test_the_command_shows_the_warning_of_a_damaged_checkpoint(inputs, tmp_path):
+    data, _, _ = inputs
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_locally(config(data, run), interrupt_at(10))
+    last = max((run / "checkpoints").iterdir())
+    (last / "state.json").unlink()
+    answer = subprocess.run(
+        [RAYPO, "sft", "--config", run / "config.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    message = " ".join(answer.stderr.split())
+    assert "damaged checkpoint" in message and last.name in message
 
 
 def command(data, output):
@@ -91,11 +108,11 @@ def command(data, output):
     return [RAYPO, "sft", f"data={data}", f"output={output}", *values]
 
 
-def test_a_full_disk_and_a_folder_that_cannot_be_made_are_told(inputs, tmp_path):
+def test_a_full_disk_and_an_impossible_folder_are_reported(inputs, tmp_path):
     data, _, _ = inputs
     run = tmp_path / "run"
 
-    def no_room_for_checkpoints() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
     full = subprocess.run(
@@ -103,11 +120,11 @@ def test_a_full_disk_and_a_folder_that_cannot_be_made_are_told(inputs, tmp_path)
         capture_output=True,
         text=True,
         check=False,
-        preexec_fn=no_room_for_checkpoints,
+        preexec_fn=limit_file_size,
     )
-    said = " ".join(full.stderr.split())
-    assert full.returncode == 1 and "File too large" in said, full.stderr
-    assert "what was finished is kept" in said and "Traceback" not in said
+    output = " ".join(full.stderr.split())
+    assert full.returncode == 1 and "File too large" in output, full.stderr
+    assert "what was finished is kept" in output and "Traceback" not in output
     assert len(read_metrics(run)) >= 4
     again = subprocess.run(command(data, run), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
@@ -116,8 +133,8 @@ def test_a_full_disk_and_a_folder_that_cannot_be_made_are_told(inputs, tmp_path)
     nowhere = subprocess.run(
         command(data, tmp_path / "file" / "run"), capture_output=True, text=True, check=False
     )
-    said = " ".join(nowhere.stderr.split())
-    assert nowhere.returncode == 1 and "Not a directory" in said and "Traceback" not in said
+    output = " ".join(nowhere.stderr.split())
+    assert nowhere.returncode == 1 and "Not a directory" in output and "Traceback" not in output
 
 
 def test_no_secret_reaches_a_run_folder_or_the_output(inputs, tmp_path):

@@ -1,4 +1,4 @@
-"""An interrupted run, taken up again, writes the metrics of one that was never interrupted."""
+"""A resumed run writes the metrics of one that was never interrupted."""
 
 import struct
 
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 
 
 class Interrupted(Exception):
-    """Stands for whatever stops a process between two steps."""
+    """An interruption between two steps."""
 
 
-def stopping_at(step):
+def interrupt_at(step):
     def progress(done, total, note=""):
         if done == step and "reference" not in note:
             raise Interrupted
@@ -32,13 +32,15 @@ def stopping_at(step):
 
 @pytest.fixture(autouse=True)
 def cached_references(tmp_path, monkeypatch):
-    """The folder of kept reference log-probs, apart from the user's."""
+    """A cache folder of reference log-probs for each test."""
     monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "reference"
 
 
-def timing(key):
-    return key in ("seconds", "tokens_per_second", "peak_memory_gib") or key.startswith("time/")
+def without_timing(line):
+    """A line of metrics without what differs between equal runs."""
+    measured = ("seconds", "tokens_per_second", "peak_memory_gib")
+    return {k: v for k, v in line.items() if k not in measured and not k.startswith("time/")}
 
 
 def scalars(folder):
@@ -59,7 +61,7 @@ def scalars(folder):
     ("objective", "reference"),
     [("napo", "precomputed"), ("s-dpo", "precomputed"), ("s-dpo", "on-the-fly")],
 )
-def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective, reference):
+def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(inputs, tmp_path, objective, reference):
     data, recommender, adapter = inputs
 
     def config(name):
@@ -71,32 +73,29 @@ def test_alignment_goes_on_as_if_it_had_not_stopped(inputs, tmp_path, objective,
 
     train_locally(config("whole"))
     with pytest.raises(Interrupted):
-        train_locally(config("stopped"), stopping_at(6))
+        train_locally(config("stopped"), interrupt_at(6))
     assert len(read_metrics(tmp_path / "stopped")) == 6
     train_locally(config("stopped"))
 
     whole, resumed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "stopped")
     assert [line["step"] for line in resumed] == list(range(1, 13))
     for one, other in zip(whole, resumed, strict=True):
-        kept = {key for key in one if not timing(key)}
-        assert {key: other[key] for key in kept} == pytest.approx(
-            {key: one[key] for key in kept}, rel=1e-6
-        )
+        assert without_timing(other) == pytest.approx(without_timing(one), rel=1e-6)
     if objective == "s-dpo":
-        # The reference is the policy that alignment started from, so the first gap is nought.
+        # The reference is the policy that alignment starts from: the first reward margins are 0.
         assert whole[0]["loss"] == pytest.approx(np.log(4), rel=1e-4)
         assert whole[-1]["loss"] != pytest.approx(np.log(4), rel=1e-4)
 
 
-def test_both_references_give_the_same_numbers_and_the_kept_one_is_found_again(
+def test_both_reference_modes_give_the_same_numbers_and_precomputed_ones_are_reused(
     inputs, tmp_path, cached_references
 ):
     data, recommender, adapter = inputs
     losses = {}
     for name, reference in (
-        ("kept", "precomputed"),
-        ("again", "precomputed"),
-        ("copy", "on-the-fly"),
+        ("computed", "precomputed"),
+        ("reused", "precomputed"),
+        ("frozen", "on-the-fly"),
     ):
         values = settings(data, tmp_path / name) | {"recommender": recommender, "negatives": 3}
         values["policy"] = values["policy"] | {"adapter": adapter}
@@ -107,10 +106,10 @@ def test_both_references_give_the_same_numbers_and_the_kept_one_is_found_again(
             lambda done, total, note="", notes=notes: notes.append(note),
         )
         losses[name] = [line["loss"] for line in read_metrics(tmp_path / name)]
-        assert ("reference log-probs" in notes) == (name == "kept")
+        assert ("reference log-probs" in notes) == (name == "computed")
     assert len(list(cached_references.iterdir())) == 1
-    assert losses["again"] == losses["kept"]
-    assert losses["copy"] == pytest.approx(losses["kept"], rel=1e-6)
+    assert losses["reused"] == losses["computed"]
+    assert losses["frozen"] == pytest.approx(losses["computed"], rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, about its file store
@@ -120,7 +119,7 @@ def test_tensorboard_and_mlflow_show_what_the_metrics_hold(inputs, tmp_path, mon
     uri = f"file://{tmp_path}/mlruns"
     config = parse_config(SftConfig, settings(data, tmp_path / "run") | {"mlflow": uri}, "test")
     with pytest.raises(Interrupted):
-        train_locally(config, stopping_at(6))
+        train_locally(config, interrupt_at(6))
     train_locally(config)
     lines = read_metrics(tmp_path / "run")
     shown = scalars(tmp_path / "run")
@@ -136,7 +135,7 @@ def test_tensorboard_and_mlflow_show_what_the_metrics_hold(inputs, tmp_path, mon
     assert history == pytest.approx({line["step"]: line["loss"] for line in lines})
 
 
-def test_every_step_tells_where_its_time_went(inputs, tmp_path):
+def test_every_step_reports_the_time_of_its_phases(inputs, tmp_path):
     data, _, _ = inputs
     values = settings(data, tmp_path / "run") | {"token_budget": 300}
     train_locally(parse_config(SftConfig, values, "test"))

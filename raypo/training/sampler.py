@@ -1,0 +1,124 @@
+"""The sampler: which training rows form each micro-batch of each rank.
+
+Every micro-batch is a function of (seed, step, micro-batch, rank). A resumed run therefore goes on
+exactly where it stopped, and a global micro-batch holds the same users in the same order whatever
+number of ranks divides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raypo.config import InputError
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """Users of an optimiser step, and the ranks that share them.
+
+    Attributes:
+        micro_batch_size: users per rank and forward pass with `world_size` ranks.
+        gradient_accumulation_steps: micro-batches per optimiser step.
+        world_size: number of ranks that the batch is made for.
+        active_world_size: number of ranks that take part, where some are missing; they share the
+            same users. None is `world_size`.
+    """
+
+    micro_batch_size: int
+    gradient_accumulation_steps: int = 1
+    world_size: int = 1
+    active_world_size: int | None = None
+
+
+@dataclass(frozen=True)
+class BatchSampler:
+    """Training rows of each micro-batch.
+
+    Attributes:
+        rows: training rows that take part, each once per epoch.
+        global_micro_batch: users of one micro-batch over all ranks, who share negatives.
+        gradient_accumulation_steps: micro-batches per optimiser step.
+        world_size: number of ranks. Where it does not divide `global_micro_batch`, the first ranks
+            take one user more.
+        epochs: passes over `rows`.
+        seed: seed of the order of rows in each epoch.
+    """
+
+    rows: tuple[int, ...]
+    global_micro_batch: int
+    gradient_accumulation_steps: int
+    world_size: int
+    epochs: int
+    seed: int
+
+    @property
+    def users_per_step(self) -> int:
+        """Users in one optimiser step over all ranks."""
+        return self.global_micro_batch * self.gradient_accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole optimiser steps in an epoch; the rows that are left over are skipped."""
+        return len(self.rows) // self.users_per_step
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def users_per_rank(self) -> int:
+        """Users of the largest micro-batch of any rank."""
+        return -(-self.global_micro_batch // self.world_size)
+
+    def micro_batch(self, step: int, index: int, rank: int) -> tuple[int, list[int]]:
+        """Epoch and training rows of one rank's micro-batch.
+
+        Args:
+            step: optimiser step, from 0.
+            index: micro-batch within the step, from 0.
+            rank: rank of the process, below `world_size`.
+        """
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+        start = step_in_epoch * self.users_per_step + index * self.global_micro_batch
+        global_rows = order[start : start + self.global_micro_batch]
+        own_rows = np.array_split(global_rows, self.world_size)[rank]
+        return epoch, [self.rows[i] for i in own_rows]
+
+
+def make_batch_sampler(
+    num_rows: int, max_rows: int | None, sizes: BatchSizes, epochs: int, seed: int
+) -> BatchSampler:
+    """Draw `max_rows` of the `num_rows` training rows and divide them into steps.
+
+    Args:
+        num_rows: rows of the data set.
+        max_rows: rows to draw; None takes all.
+        sizes: users per step, and the ranks that share them.
+        epochs: passes over the drawn rows.
+        seed: seed of the draw and of the order.
+
+    Raises:
+        InputError: the rows do not fill one optimiser step.
+    """
+    count = num_rows if max_rows is None else min(max_rows, num_rows)
+    drawn = np.random.default_rng([seed, num_rows]).choice(num_rows, count, replace=False)
+    sampler = BatchSampler(
+        rows=tuple(drawn.tolist()),
+        global_micro_batch=sizes.micro_batch_size * sizes.world_size,
+        gradient_accumulation_steps=sizes.gradient_accumulation_steps,
+        world_size=sizes.active_world_size or sizes.world_size,
+        epochs=epochs,
+        seed=seed,
+    )
+    if sampler.steps_per_epoch == 0:
+        raise InputError(
+            f"{count} training rows are fewer than one optimiser step takes "
+            f"({sampler.users_per_step} = micro_batch_size {sizes.micro_batch_size} x "
+            f"gradient_accumulation_steps {sizes.gradient_accumulation_steps} x workers "
+            f"{sizes.world_size})"
+        )
+    return sampler
