@@ -38,7 +38,7 @@ def connect(processes: int | None = None) -> None:
         # Workers' chatter would break the progress display; their errors come as exceptions, and
         # everything they print is in Ray's own log folder.
         log_to_driver=os.environ.get("RAYPO_WORKER_LOGS") == "1",
-        runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.quieten"},
+        runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.silence_logs"},
         **options,
     )
 

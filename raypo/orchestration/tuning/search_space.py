@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, parse_config
+from raypo.config import (
+    AlignConfig,
+    InputError,
+    SearchRange,
+    TuneConfig,
+    parse_config,
+    with_settings,
+)
 from raypo.training.job import check_inputs
 from raypo.training.objective import make_objective, with_parsed_objective
 
@@ -53,22 +60,6 @@ def _flat(key: str) -> str:
     return key
 
 
-def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with dotted keys set; nothing in `base` changes."""
-    values = dict(base)
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        inner = values
-        for parent in parents:
-            group = inner.get(parent)
-            if not isinstance(group, Mapping | None):
-                raise InputError(f"space.{key}: {parent} is a value, not a group of settings")
-            inner[parent] = dict(group or {})
-            inner = inner[parent]
-        inner[last] = value
-    return values
-
-
 def _checked(
     align: AlignConfig, key: str, choice: tuple[Any, ...] | SearchRange
 ) -> tuple[Any, ...] | SearchRange:
@@ -98,7 +89,7 @@ def _checked_range(align: AlignConfig, key: str, choice: SearchRange) -> SearchR
 def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
     """`value` as alignment takes it."""
     source = f"space.{key}"
-    changed = with_settings(align.model_dump(mode="json"), {key: value})
+    changed = with_settings(align.model_dump(mode="json"), {key: value}, source="space")
     config = parse_config(AlignConfig, changed, source=source)
     try:
         if key.split(".")[0] in _CHECKED_ALONE:

@@ -17,7 +17,15 @@ import ray.tune
 import yaml
 from ray.tune.schedulers import ASHAScheduler
 
-from raypo.config import AlignConfig, InputError, StoppedRun, TuneConfig, dump_config, parse_config
+from raypo.config import (
+    AlignConfig,
+    InputError,
+    StoppedRun,
+    TuneConfig,
+    dump_config,
+    parse_config,
+    with_settings,
+)
 from raypo.config.paths import uri
 from raypo.evaluation.search_report.page import write_search_report
 from raypo.evaluation.search_report.trials import (
@@ -35,7 +43,7 @@ from raypo.orchestration.abort import abort_run, run_registry, unregister_run
 from raypo.orchestration.cluster import connect
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
 from raypo.orchestration.tuning.sampler import Observation, number_of_trials, propose
-from raypo.orchestration.tuning.search_space import check_space, with_settings
+from raypo.orchestration.tuning.search_space import check_space
 from raypo.orchestration.tuning.trial import ERROR, FINISHED, run_trial
 from raypo.training.batches import Plan
 from raypo.training.job import check_inputs
@@ -266,7 +274,9 @@ class _Search(ray.tune.search.Searcher):  # type: ignore[misc]
         """Nothing, likewise."""
 
     def _values(self, trial: Trial) -> dict[str, Any]:
-        values = with_settings(self._config.align.model_dump(mode="json"), trial.settings)
+        values = with_settings(
+            self._config.align.model_dump(mode="json"), trial.settings, source="space"
+        )
         return values | {"output": uri(trial.output)}
 
     def _proposal(self) -> dict[str, Any] | None:
