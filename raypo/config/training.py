@@ -36,7 +36,7 @@ class WorkerRange(BaseConfig):
     @model_validator(mode="after")
     def _in_order(self) -> WorkerRange:
         if self.min > self.max:
-            raise ValueError(f"cluster.workers: min {self.min} is more than max {self.max}")
+            raise ValueError(f"min {self.min} is more than max {self.max}")
         return self
 
 

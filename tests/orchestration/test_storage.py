@@ -27,8 +27,8 @@ SETTINGS = {
     "output": OUTPUT,
     "model": "tiny-random",
     "recommender": {"max_epochs": 2},
-    "sft": {**TRAINING, "rows": 32, "validation": {"eval_steps": 2, "max_rows": 8}},
-    "align": {**TRAINING, "rows": 16, "validation": {"eval_steps": 1, "max_rows": 8}},
+    "sft": {**TRAINING, "max_rows": 32, "validation": {"eval_steps": 2, "max_rows": 8}},
+    "align": {**TRAINING, "max_rows": 16, "validation": {"eval_steps": 1, "max_rows": 8}},
     "evaluate": {"max_rows": 8, "answers": ["likelihood"], "policy": {"dtype": "float32"}},
 }
 
