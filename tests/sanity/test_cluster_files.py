@@ -157,7 +157,7 @@ def test_manifests_and_image_have_the_ray_of_this_environment(job):
     assert f"BASE=rayproject/ray:{ray.__version__}-py311-gpu" in dockerfile
 
 
-def test_the_cluster_pipeline_parses_stage_by_stage_and_lies_where_all_machines_see_it(launcher):
+def test_the_cluster_pipeline_parses_and_uses_storage_that_all_machines_share(launcher):
     file = ROOT / "jobs/configs/pipeline_gpu.yaml"
     config = configs.load_config(configs.PipelineConfig, file)
     machines = launcher["available_node_types"]["gpu_worker"]["max_workers"]
