@@ -98,8 +98,11 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"{where}: required, not given"
     if problem["type"] == "value_error":
         message = str(problem["msg"]).removeprefix("Value error, ")
-        named = not location or message.startswith((where, location[-1]))
-        return message if named else f"{where}: {message}"
+        if not location or message.startswith((f"{where}:", f"{where}.")):
+            return message
+        if message.startswith((f"{location[-1]}:", f"{location[-1]}.")):
+            return ".".join([*location[:-1], message])
+        return f"{where}: {message}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
 
 

@@ -42,6 +42,11 @@ def error_of(*overrides):
             "align.cluster.workers={min: 3, max: 2}",
             "align.cluster.workers: min 3 is more than max 2",
         ),
+        (
+            "align.objective={rho: 1, options: {rho: 2}}",
+            "align.objective.rho: also given as objective.options.rho",
+        ),
+        ("align.objective={name: napo, margin: x}", "align.objective: give a preset's `name`"),
         ("evaluate=3", "evaluate: Input should be a valid dictionary"),
         ("seeed=3", "seeed: unknown key; did you mean 'seed'?"),
     ],
