@@ -89,7 +89,7 @@ def _checked_range(align: AlignConfig, key: str, choice: SearchRange) -> SearchR
 def _as_setting(align: AlignConfig, key: str, value: Any) -> Any:
     """`value` as alignment takes it."""
     source = f"space.{key}"
-    changed = with_settings(align.model_dump(mode="json"), {key: value}, source="space")
+    changed = with_settings(align.model_dump(mode="json"), {key: value}, source)
     config = parse_config(AlignConfig, changed, source=source)
     try:
         if key.split(".")[0] in _CHECKED_ALONE:
