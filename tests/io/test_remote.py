@@ -108,7 +108,7 @@ def test_an_output_inside_a_configuration_need_not_be_there(remote):
     search = parse_config(TuneConfig, values, "t")
     with synced_folders(search):
         assert (search.align.data / "dataset.json").exists()
-        # A folder must not look used before it is one: only what lies at the URL is in it.
+        # No files of our own: `open_run` would refuse the folder.
         assert {file.name for file in search.output.iterdir()} == {"a.txt", "deep"}
 
 
