@@ -1,4 +1,4 @@
-"""What a person sees while something runs: what it is, how far it is, how long is left."""
+"""Progress bars: the stage, how far it is, and how much time is left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from raypo.io.progress import Progress
 
-# Results go to stdout; what only accompanies the work goes to stderr.
+# Results go to stdout, everything else to stderr.
 console = Console(stderr=True)
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -22,16 +22,16 @@ _SECONDS_BETWEEN_LINES = 15.0
 def progress_bar(
     stage: str, expected: float | None = None, seconds_after: float = 0.0
 ) -> Iterator[Progress]:
-    """A Progress that is drawn as a bar on a terminal and as lines elsewhere.
+    """Yield a Progress that draws a bar on a terminal and prints lines elsewhere.
 
     Args:
-        stage: what is running.
-        expected: seconds it usually takes, said until its own pace is known.
-        seconds_after: what is expected to follow this stage; added as 'left in all'.
+        stage: name of what is running.
+        expected: seconds that it is expected to take; used until its speed is known.
+        seconds_after: expected seconds of the stages after it, shown as 'in all'.
     """
     started = time.monotonic()
-    first: list[tuple[float, int]] = []  # when and where the first unit was done: starting aside
-    totals: list[int] = []  # a stage of several phases counts each in its own units
+    first: list[tuple[float, int]] = []  # time and units of the first report: excludes start-up
+    totals: list[int] = []  # a stage with several phases has a total for each
 
     def left(done: int, total: int) -> str:
         now = time.monotonic()

@@ -91,7 +91,7 @@ def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
 
 
 def trials(content: dict[str, Any]) -> Group:
-    """A search's trials, the best first, as `trials.json` holds them, and why some failed."""
+    """The trials of a search, best first, as in `trials.json`; then the errors of failed ones."""
     rows = sorted(content["trials"], key=lambda row: (-(row[SCORE] or -1.0), row["number"]))
     keys = list(rows[0]["settings"])
     columns = ("trial", *short_names(keys), "HitRatio@1", "at step", "loss", "status")

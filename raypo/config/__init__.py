@@ -1,30 +1,40 @@
 """Configuration: one pydantic model per stage, read from YAML and `key=value` overrides."""
 
 from raypo.config.base import InputError, Paper, StoppedRun
-from raypo.config.data import ImportConfig, PrepareConfig, RecommenderConfig
-from raypo.config.evaluation import EngineConfig, EvaluateConfig, ScorerConfig
+from raypo.config.data import (
+    ImportConfig,
+    PrepareConfig,
+    PrepareSettings,
+    RecommenderConfig,
+    RecommenderSettings,
+)
+from raypo.config.evaluation import EngineConfig, EvaluateConfig, EvaluateSettings, ScorerConfig
 from raypo.config.loading import dump_config, load_config, parse_config
 from raypo.config.objective import ObjectiveConfig
+from raypo.config.overrides import with_settings
 from raypo.config.paths import LocalPath, cache_folder, url_of
 from raypo.config.pipeline import PipelineConfig
+from raypo.config.policy import LoraConfig, PolicyConfig, PolicySettings
 from raypo.config.search import AshaConfig, SearchRange, TuneConfig
 from raypo.config.training import (
     AlignConfig,
+    AlignSettings,
     ClusterConfig,
-    LoraConfig,
     OptimiserConfig,
-    PolicyConfig,
     SftConfig,
+    TrainingSettings,
     ValidationConfig,
     WorkerRange,
 )
 
 __all__ = [
     "AlignConfig",
+    "AlignSettings",
     "AshaConfig",
     "ClusterConfig",
     "EngineConfig",
     "EvaluateConfig",
+    "EvaluateSettings",
     "ImportConfig",
     "InputError",
     "LocalPath",
@@ -34,12 +44,16 @@ __all__ = [
     "Paper",
     "PipelineConfig",
     "PolicyConfig",
+    "PolicySettings",
     "PrepareConfig",
+    "PrepareSettings",
     "RecommenderConfig",
+    "RecommenderSettings",
     "ScorerConfig",
     "SearchRange",
     "SftConfig",
     "StoppedRun",
+    "TrainingSettings",
     "TuneConfig",
     "ValidationConfig",
     "WorkerRange",
@@ -48,4 +62,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "url_of",
+    "with_settings",
 ]

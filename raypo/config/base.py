@@ -1,4 +1,4 @@
-"""What all configurations are made of, and the two ways in which a run ends with a message."""
+"""The base class and the types of all configurations; the two errors that end a run plainly."""
 
 from __future__ import annotations
 
@@ -18,28 +18,35 @@ Paper = Literal["movielens", "lastfm", "goodreads", "steam"]
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message names the place and what was expected."""
+    """Input of the user is wrong. The message names where, and what was expected."""
 
 
 class StoppedRun(RuntimeError):
-    """A run could not go on; the message says why, where to look, and what is left of it."""
+    """A run could not continue. The message says why, where to look and what was kept."""
 
 
 class BaseConfig(BaseModel):
-    """A configuration that knows no other fields than its own, and does not change."""
+    """A frozen configuration that refuses unknown keys.
+
+    Attributes:
+        renamed: old name -> new name of settings; the error for an old name gives the new one.
+        set_by_pipeline: keys that a section of a pipeline's configuration cannot have, since the
+            pipeline sets them itself.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    # Old name -> new name of settings; an error for the old one names the new one.
     renamed: ClassVar[Mapping[str, str]] = {}
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset()
 
 
 def _locations(value: Any) -> Any:
-    """One path or URL or several; local ones absolute at once."""
-    several = value if isinstance(value, list | tuple) else [value]
-    if not several or not all(isinstance(one, str | Path) for one in several):
+    """One or several paths or URLs as a tuple; local paths become absolute."""
+    locations = value if isinstance(value, list | tuple) else [value]
+    if not locations or not all(isinstance(location, str | Path) for location in locations):
         return value
     return tuple(
-        str(one) if "://" in str(one) else str(Path(one).expanduser().absolute()) for one in several
+        str(location) if "://" in str(location) else str(Path(location).expanduser().absolute())
+        for location in locations
     )
 
 

@@ -16,20 +16,24 @@ from raypo.config.base import (
     PositiveFloat,
     PositiveInt,
 )
-from raypo.config.paths import LocalPath
+from raypo.config.paths import LocalPath, StageFolders
 
 
-class PrepareConfig(BaseConfig):
-    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets.
+class PrepareSettings(BaseConfig):
+    """Settings of data preparation, as a pipeline's `prepare` section has them.
 
     Columns and time formats that are not named are those that the files' format usually has.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"ties": "tie_break"}
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset({"output"})
 
-    interactions: Locations = Field(description="files of interactions: paths, globs or URLs")
-    items: Locations = Field(description="files of items with titles, likewise")
-    output: LocalPath = Field(description="folder of the prepared data set")
+    interactions: Locations | None = Field(
+        None, description="files of interactions: paths, globs or URLs"
+    )
+    items: Locations | None = Field(
+        None, description="files of items with titles: paths, globs or URLs"
+    )
     interactions_format: str = Field("auto", description="`auto` goes by the file's name")
     items_format: str = Field("auto", description="likewise")
     user_field: str | None = Field(None, description="column of users")
@@ -98,6 +102,14 @@ class PrepareConfig(BaseConfig):
     seed: NonNegativeInt = 0
 
 
+class PrepareConfig(PrepareSettings):
+    """`raypo data prepare`: logs and titles to sequences, splits and candidate sets."""
+
+    interactions: Locations = Field(description="files of interactions: paths, globs or URLs")
+    items: Locations = Field(description="files of items with titles: paths, globs or URLs")
+    output: LocalPath = Field(description="folder of the prepared data set")
+
+
 class ImportConfig(BaseConfig):
     """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
 
@@ -121,11 +133,11 @@ class ImportConfig(BaseConfig):
     target_field: str = "trueSelection"
 
 
-class RecommenderConfig(BaseConfig):
-    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
+class RecommenderSettings(BaseConfig):
+    """Settings of a sequential recommender, as a pipeline's `recommender` section has them."""
 
-    data: LocalPath
-    output: LocalPath
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset({"data", "output", "seed"})
+
     kind: Literal["sasrec", "gru4rec", "caser"] = "sasrec"
     hidden: PositiveInt = 64
     layers: PositiveInt = Field(2, description="of sasrec (attention) and gru4rec (recurrent)")
@@ -147,4 +159,9 @@ class RecommenderConfig(BaseConfig):
     launcher: Literal["local", "ray"] = Field(
         "local", description="in this process, or on a Ray Train worker"
     )
+
+
+class RecommenderConfig(RecommenderSettings, StageFolders):
+    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
+
     seed: NonNegativeInt = 0

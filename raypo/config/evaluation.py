@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
-from raypo.config.paths import LocalPath
-from raypo.config.training import PolicyConfig
+from raypo.config.paths import LocalPath, StageFolders
+from raypo.config.policy import PolicyConfig, PolicySettings
 
 
 class EngineConfig(BaseConfig):
@@ -44,11 +44,8 @@ class ScorerConfig(BaseConfig):
     kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")
 
 
-class EvaluateConfig(BaseConfig):
-    """`raypo evaluate`: one or several adapters, a recommender or a heuristic on held-out rows.
-
-    With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
-    """
+class EvaluateSettings(BaseConfig):
+    """Settings of an evaluation, as a pipeline's `evaluate` section has them."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "rows": "max_rows",
@@ -57,17 +54,11 @@ class EvaluateConfig(BaseConfig):
         "resamples": "num_bootstrap",
         "rule": "heuristic",
     }
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset(
+        {"data", "output", "adapters", "recommender", "heuristic"}
+    )
 
-    data: LocalPath
-    output: LocalPath
-    policy: PolicyConfig = PolicyConfig()
-    adapters: dict[str, LocalPath | None] | None = Field(
-        None, description="name -> adapter folder (null is the base model), in one engine start"
-    )
-    recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
-    heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
-        None, description="or evaluate this heuristic baseline"
-    )
+    policy: PolicySettings = PolicySettings()
     answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
         "generate",
         "likelihood",
@@ -91,3 +82,19 @@ class EvaluateConfig(BaseConfig):
     scorer: ScorerConfig = ScorerConfig()
     num_bootstrap: PositiveInt = Field(2000, description="bootstrap resamples of the intervals")
     seed: NonNegativeInt = 0
+
+
+class EvaluateConfig(EvaluateSettings, StageFolders):
+    """`raypo evaluate`: one or several adapters, a recommender or a heuristic on the test rows.
+
+    With `adapters` each gets its own folder under `output`; otherwise `output` holds one model.
+    """
+
+    policy: PolicyConfig = PolicyConfig()
+    adapters: dict[str, LocalPath | None] | None = Field(
+        None, description="name -> adapter folder (null is the base model), in one engine start"
+    )
+    recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
+    heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
+        None, description="evaluate this heuristic baseline instead"
+    )

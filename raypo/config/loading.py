@@ -1,7 +1,7 @@
-"""Reading configuration from YAML and `key=value` overrides.
+"""Reading a configuration from a YAML file and `key=value` overrides.
 
-Layers, each overriding the one before: the model's defaults, the YAML file, dotted overrides
-(`optimiser.learning_rate=1e-4`). Every error names the file, the field and what was expected.
+Overrides (`optimiser.learning_rate=1e-4`) take precedence over the file, and the file over the
+defaults. Every error names the file, the setting and what was expected.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from raypo.config.base import InputError
+from raypo.config.overrides import parse_override, with_settings
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -34,12 +35,22 @@ def load_config(
     """
     values = _read_yaml(file) if file is not None else {}
     for override in overrides:
-        _apply_override(values, override)
+        key, value = parse_override(override)
+        values = with_settings(values, {key: value}, source="command line")
     return parse_config(model, values, source=str(file) if file else "command line")
 
 
 def parse_config(model: type[ModelT], values: Mapping[str, Any], source: str) -> ModelT:
-    """Validate `values`; errors are gathered into one InputError that names `source`."""
+    """Validate `values` as a configuration.
+
+    Args:
+        model: the stage's pydantic model.
+        values: settings, nested by group.
+        source: where the values come from, for the error.
+
+    Raises:
+        InputError: one or more settings are wrong; the message lists all of them.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -68,37 +79,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return values
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"override {override!r}: expected key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise InputError(
-                f"override {override!r}: {parent!r} is a value, not a group of settings"
-            )
-        values = inner
-    values[last] = _number_if_it_reads_as_one(value)
-
-
-def _number_if_it_reads_as_one(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
-    # A part in brackets names the kind that was taken of several, which is no key.
+    # Parts in brackets are tags of a union's members, not keys.
     location = [str(part) for part in problem["loc"] if not str(part).startswith("<")]
     where = ".".join(location) or "configuration"
     if problem["type"] == "extra_forbidden":
@@ -106,6 +88,8 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         new_name = getattr(group, "renamed", {}).get(location[-1])
         if new_name is not None:
             return f"{where}: renamed; the setting is now {new_name!r}"
+        if location[-1] in getattr(group, "set_by_pipeline", ()):
+            return f"{where}: the pipeline sets this itself; leave it out"
         known = list(group.model_fields) if group is not None else []
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known)
@@ -114,16 +98,19 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
         return f"{where}: required, not given"
     if problem["type"] == "value_error":
         message = str(problem["msg"]).removeprefix("Value error, ")
-        named = not location or message.startswith((where, location[-1]))
-        return message if named else f"{where}: {message}"
+        if not location or message.startswith((f"{where}:", f"{where}.")):
+            return message
+        if message.startswith((f"{location[-1]}:", f"{location[-1]}.")):
+            return ".".join([*location[:-1], message])
+        return f"{where}: {message}"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
 
 
 def _model_at(model: type[BaseModel], location: Sequence[str]) -> type[BaseModel] | None:
-    """The model of the group of settings at `location`; None where it is not a group."""
+    """The model of the group of settings at `location`; None where there is no group."""
     for part in location:
         field = model.model_fields.get(part)
-        if field is None:  # a key of a dictionary, or which of several forms a value has
+        if field is None:  # a key of a dictionary, or the index of a list
             continue
         inner = _model_inside(field.annotation)
         if inner is None:

@@ -1,9 +1,9 @@
-"""Where things lie: local paths, and URLs whose content is worked on in a local copy.
+"""Local paths, and URLs whose content is worked on in a local copy.
 
-Code knows local paths alone. A URL (`s3://bucket/runs/sft`) becomes the path of its copy as soon as
-a configuration is read, and the URL again when a configuration is written or sent to a worker, so
-that every machine has copies of its own and run folders name no machine. `raypo.io.remote` keeps a
-copy and its URL in step.
+All code works with local paths. Reading a configuration turns a URL (`s3://bucket/runs/sft`) into
+the path of its local copy; writing a configuration or sending it to a worker turns the path into
+the URL again. So every machine has copies of its own, and run folders name no machine.
+`raypo.io.remote` synchronises a copy with its URL.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from raypo.config.base import BaseConfig
 
 
 def cache_folder() -> Path:
-    """Where fetched models, data and copies are kept: `$RAYPO_CACHE`, else the user's cache."""
+    """The folder of fetched models, data and copies: `$RAYPO_CACHE`, else the user's cache."""
     chosen = os.environ.get("RAYPO_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -25,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def url_of(path: Path) -> str | None:
-    """The URL that `path` is the copy of, None for what is local itself."""
+    """The URL of which `path` is the local copy; None for other paths."""
     try:
         scheme, *parts = path.relative_to(_copies()).parts
     except ValueError:
@@ -34,12 +36,12 @@ def url_of(path: Path) -> str | None:
 
 
 def local_path(value: str | Path) -> Path:
-    """A path or URL as the local path to work with; local ones absolute at once.
+    """The absolute local path of a path, or of a URL's copy.
 
     Raises:
-        ValueError: a URL with a password, options or a step upwards.
+        ValueError: a URL with a password, options or '..'.
     """
-    # Absolute at once, since workers run in folders of their own.
+    # Absolute, since workers run in other working folders.
     scheme, separator, rest = str(value).partition("://")
     if isinstance(value, Path) or not separator:
         return Path(value).expanduser().absolute()
@@ -50,8 +52,8 @@ def local_path(value: str | Path) -> Path:
         raise ValueError(f"{value}: expected a path or a URL such as s3://bucket/folder")
     if "@" in parts[0] or "?" in rest:
         raise ValueError(
-            f"{scheme}://…: a URL with a password or options, which would stand in config.yaml; "
-            "give credentials and endpoints by the environment (AWS_ACCESS_KEY_ID, "
+            f"{scheme}://…: a URL with a password or options, which config.yaml would show; "
+            "set credentials and endpoints in the environment (AWS_ACCESS_KEY_ID, "
             "AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS)"
         )
     if ".." in parts:
@@ -60,7 +62,7 @@ def local_path(value: str | Path) -> Path:
 
 
 def uri(path: Path) -> str:
-    """The URL of a copy, else the path."""
+    """The URL of a local copy, else the path as text."""
     return url_of(path) or str(path)
 
 
@@ -68,10 +70,17 @@ def _copies() -> Path:
     return cache_folder() / "remote"
 
 
-def _read(value: Any) -> Any:
+def _to_local_path(value: Any) -> Any:
     return local_path(value) if isinstance(value, str | Path) else value
 
 
 LocalPath = Annotated[
-    Path, BeforeValidator(_read), PlainSerializer(uri, when_used="json-unless-none")
+    Path, BeforeValidator(_to_local_path), PlainSerializer(uri, when_used="json-unless-none")
 ]
+
+
+class StageFolders(BaseConfig):
+    """What a stage after preparation reads and where it writes."""
+
+    data: LocalPath = Field(description="prepared data set")
+    output: LocalPath = Field(description="run folder")

@@ -1,40 +1,78 @@
-"""Pipelines."""
+"""Pipelines: from interaction logs to the report."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from importlib import resources
+from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, model_validator
 
 from raypo.config.base import BaseConfig, NonNegativeInt
+from raypo.config.data import PrepareSettings, RecommenderSettings
+from raypo.config.evaluation import EvaluateSettings
+from raypo.config.loading import parse_config
 from raypo.config.paths import LocalPath
+from raypo.config.training import AlignSettings, TrainingSettings
+
+SCALES = ("smoke", "demo", "full")
 
 
 class PipelineConfig(BaseConfig):
-    """The whole way: data set, recommender, SFT, alignment, evaluation and report.
+    """Data preparation, recommender, SFT, alignment, evaluation and report.
 
-    A stage's section holds that stage's settings, without what the pipeline fills in itself:
-    `data`, `output`, `seed`, the model, and the adapter or recommender of the stage before.
+    The section of a stage holds the settings of that stage. The pipeline itself sets `data`,
+    `output`, the seed of training, the model, and the adapters and recommenders of earlier stages.
     """
 
-    output: LocalPath = Field(description="folder of all the stages' run folders")
-    title: str = "raypo"
+    output: LocalPath = Field(description="folder of all run folders")
+    title: str = Field("raypo", description="heading of the report")
     seed: NonNegativeInt = Field(
-        0, description="of training; data and test rows keep the seed they are given"
+        0, description="of training; `prepare` and `evaluate` have seeds of their own"
     )
     builtin_data: Literal["movielens-100k"] | None = Field(
-        None, description="fetched by name; otherwise `prepare` names the user's own files"
+        None, description="data set to fetch by name; without it `prepare` names the user's files"
     )
-    model: str = "smollm2-135m-instruct"
+    model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
     baselines: tuple[Literal["gru4rec", "caser"], ...] = Field(
         (),
-        description="sequential recommenders that are trained for comparison beside `recommender`",
+        description="sequential recommenders to train for comparison, in addition to `recommender`",
     )
-    prepare: dict[str, Any] = Field(default={})
-    recommender: dict[str, Any] = Field(default={})
-    sft: dict[str, Any] = Field(default={})
-    align: dict[str, Any] = Field(default={})
-    evaluate: dict[str, Any] = Field(default={})
+    prepare: PrepareSettings = PrepareSettings()
+    recommender: RecommenderSettings = RecommenderSettings()
+    sft: TrainingSettings = TrainingSettings()
+    align: AlignSettings = AlignSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     expected_minutes: dict[str, float] = Field(
-        default={}, description="stage -> minutes, in order: only to say how long is left in all"
+        default={},
+        description="stage -> minutes, in the stages' order; used only to show the time left",
     )
+
+    @model_validator(mode="after")
+    def _has_one_source_of_data(self) -> PipelineConfig:
+        for name in ("interactions", "items"):
+            given = getattr(self.prepare, name) is not None
+            if self.builtin_data is None and not given:
+                raise ValueError(
+                    f"prepare.{name}: required, not given; or set builtin_data=movielens-100k"
+                )
+            if self.builtin_data is not None and given:
+                raise ValueError(
+                    f"prepare.{name}: the pipeline sets this itself with builtin_data; leave one "
+                    "of the two out"
+                )
+        return self
+
+
+def scale_config(scale: str, output: str | Path, seed: int) -> PipelineConfig:
+    """The built-in pipeline on MovieLens-100K.
+
+    Args:
+        scale: one of SCALES.
+        output: folder or URL of its run folders.
+        seed: of training.
+    """
+    text = resources.files("raypo").joinpath(f"scales/{scale}.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text) | {"output": output, "seed": seed}
+    return parse_config(PipelineConfig, values, source=f"scale {scale}")

@@ -13,12 +13,14 @@ from raypo.config.training import AlignConfig
 
 
 class SearchRange(BaseConfig):
-    """Numbers from `low` to `high`, both included; whole ones where the setting is a whole one."""
+    """Numbers from `low` to `high`, both included; integers where the setting is an integer."""
 
     low: float
     high: float
-    log: bool = Field(False, description="draw the logarithm evenly: for settings of any magnitude")
-    step: PositiveFloat | None = Field(None, description="low, low + step, …")
+    log: bool = Field(
+        False, description="draw the logarithm uniformly, for settings whose magnitude is unknown"
+    )
+    step: PositiveFloat | None = Field(None, description="only low, low + step, …")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> SearchRange:
@@ -37,7 +39,7 @@ def _form(value: Any) -> str | None:
     return "<values>" if isinstance(value, list | tuple) else None
 
 
-# One setting's values: those listed, or a range.
+# The values of one setting: a list, or a range.
 Choice = Annotated[
     Annotated[tuple[Any, ...], Tag("<values>")] | Annotated[SearchRange, Tag("<range>")],
     Discriminator(
@@ -50,11 +52,11 @@ Choice = Annotated[
 
 
 class AshaConfig(BaseConfig):
-    """When asynchronous successive halving (arXiv 1810.05934) stops a trial."""
+    """Asynchronous successive halving (arXiv 1810.05934), which stops trials early."""
 
-    grace_steps: PositiveInt = Field(20, description="optimiser steps before any trial is stopped")
+    grace_steps: PositiveInt = Field(20, description="optimiser steps before the first decision")
     reduction_factor: Annotated[float, Field(gt=1)] = Field(
-        3.0, description="the best 1 / factor go on, at grace_steps, factor x grace_steps, …"
+        3.0, description="the best 1 / factor continue, at grace_steps, factor x grace_steps, …"
     )
 
 
@@ -64,24 +66,31 @@ class TuneConfig(BaseConfig):
     renamed: ClassVar[Mapping[str, str]] = {"concurrent": "max_concurrent_trials"}
 
     align: AlignConfig = Field(
-        description="what all trials share; its output, OUTPUT/best unless given, is for the best"
+        description="settings of all trials; its output, OUTPUT/best by default, is the run folder "
+        "of the best trial's configuration"
     )
     output: LocalPath
     space: dict[str, Choice] = Field(
         min_length=1, description="dotted key -> values to choose from, or {low, high, log, step}"
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
-        "tpe", description="Optuna's tree-structured Parzen estimator, by lot, or all combinations"
+        "tpe",
+        description="Optuna's tree-structured Parzen estimator, random values, or a grid of all "
+        "combinations",
     )
-    trials: PositiveInt = Field(16, description="how many; a grid has its own number")
-    max_concurrent_trials: PositiveInt = Field(1, description="trials that run side by side")
+    trials: PositiveInt = Field(
+        16, description="number of trials; a grid has as many as there are combinations"
+    )
+    max_concurrent_trials: PositiveInt = Field(1, description="trials that run at the same time")
     seed: NonNegativeInt = 0
-    scheduler: Literal["asha", "none"] = Field("none", description="what stops hopeless trials")
+    scheduler: Literal["asha", "none"] = Field(
+        "none", description="whether and how trials with low scores are stopped early"
+    )
     asha: AshaConfig = AshaConfig()
 
     @model_validator(mode="before")
     @classmethod
-    def _best_goes_beside(cls, values: Any) -> Any:
+    def _best_beside_the_trials(cls, values: Any) -> Any:
         align = values.get("align") if isinstance(values, Mapping) else None
         if not isinstance(align, Mapping) or "output" in align or "output" not in values:
             return values

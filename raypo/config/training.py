@@ -9,39 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypo.config.base import BaseConfig, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from raypo.config.objective import ObjectiveConfig
-from raypo.config.paths import LocalPath
-
-
-class LoraConfig(BaseConfig):
-    """Low-rank adapters (arXiv 2106.09685) on all linear layers by default."""
-
-    rank: PositiveInt = 16
-    alpha: PositiveFloat = 32.0
-    dropout: Fraction = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-class PolicyConfig(BaseConfig):
-    """Which language model, in which precision, with which adapter."""
-
-    model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
-    adapter: LocalPath | None = Field(None, description="PEFT adapter folder to start from")
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    lora: LoraConfig = LoraConfig()
-    prompt: LocalPath | None = Field(None, description="template file; None is the built-in one")
-    max_prompt_tokens: PositiveInt | None = Field(
-        None,
-        description="longer prompts lose their oldest history items; None is the model's context "
-        "less the longest title",
-    )
-    gradient_checkpointing: bool | Literal["auto"] = Field(
-        "auto",
-        description="layers computed again in backward: all (least memory, a third more time), "
-        "none, or `auto`, so many that other responses take little more memory than one",
-    )
-    quantisation: Literal["4bit"] | None = Field(
-        None, description="of the base weights while training; needs a GPU and bitsandbytes"
-    )
+from raypo.config.paths import LocalPath, StageFolders
+from raypo.config.policy import PolicyConfig, PolicySettings
 
 
 class OptimiserConfig(BaseConfig):
@@ -54,12 +23,12 @@ class OptimiserConfig(BaseConfig):
 
     learning_rate: PositiveFloat = 2e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup_ratio: Fraction = Field(0.05, description="share of the steps spent warming up")
+    warmup_ratio: Fraction = Field(0.05, description="fraction of the steps that warm up")
     max_grad_norm: PositiveFloat = 1.0
 
 
 class WorkerRange(BaseConfig):
-    """Elastic training: as many workers as the cluster has room for, within these."""
+    """Elastic training: as many workers as the cluster has room for, from `min` to `max`."""
 
     min: PositiveInt
     max: PositiveInt
@@ -67,41 +36,43 @@ class WorkerRange(BaseConfig):
     @model_validator(mode="after")
     def _in_order(self) -> WorkerRange:
         if self.min > self.max:
-            raise ValueError(f"cluster.workers: min {self.min} is more than max {self.max}")
+            raise ValueError(f"min {self.min} is more than max {self.max}")
         return self
 
 
-def _kind_of_workers(value: Any) -> str:
+def _form_of_workers(value: Any) -> str:
     return "<range>" if isinstance(value, dict | WorkerRange) else "<number>"
 
 
-# Told apart by what is given, so that a mistake is explained for the kind that was meant.
+# The form that is given decides, so that an error explains the form that was meant.
 Workers = Annotated[
     Annotated[PositiveInt, Tag("<number>")] | Annotated[WorkerRange, Tag("<range>")],
-    Discriminator(_kind_of_workers),
+    Discriminator(_form_of_workers),
 ]
 
 
 class ClusterConfig(BaseConfig):
-    """How the training loop is spread: Ray Train workers and the DeepSpeed engine."""
+    """How training is distributed: Ray Train workers and the engine."""
 
     workers: Workers = Field(
         2,
-        description="or {min, max}: the run goes on with fewer when a node leaves and with more "
-        "when one comes, with the same users in every step",
+        description="number of workers, or {min, max}: the run continues with fewer when a node "
+        "leaves and with more when one joins, with the same users in every step",
     )
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     zero_stage: Literal[0, 2, 3] = 0
-    max_failures: NonNegativeInt = Field(1, description="worker failures survived by resuming")
+    max_failures: NonNegativeInt = Field(
+        1, description="worker failures after which the run resumes"
+    )
     launcher: Literal["ray", "local"] = Field(
         "ray", description="`local` runs one worker in this process, without Ray"
     )
 
     @property
     def most_workers(self) -> int:
-        """Workers where the cluster has room for all of them; these set the batch."""
+        """The largest number of workers, which determines the batch."""
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
@@ -114,34 +85,34 @@ class ValidationConfig(BaseConfig):
     max_rows: PositiveInt = 64
 
 
-class CommonTrainingConfig(BaseConfig):
-    """What fine-tuning and alignment share."""
+class TrainingSettings(BaseConfig):
+    """Settings of fine-tuning and alignment; a pipeline's `sft` section has these."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "micro_batch": "micro_batch_size",
         "accumulation": "gradient_accumulation_steps",
         "rows": "max_rows",
     }
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset({"data", "output", "seed"})
 
-    data: LocalPath = Field(description="prepared data set")
-    output: LocalPath = Field(description="run folder")
-    policy: PolicyConfig = PolicyConfig()
+    policy: PolicySettings = PolicySettings()
     optimiser: OptimiserConfig = OptimiserConfig()
     cluster: ClusterConfig = ClusterConfig()
     validation: ValidationConfig = ValidationConfig()
     micro_batch_size: PositiveInt = Field(4, description="users per worker and forward pass")
     token_budget: PositiveInt | None = Field(
-        None, description="tokens of a packed row; None packs a micro-batch into one row"
+        None, description="maximum tokens of a packed row; None packs a micro-batch into one row"
     )
     gradient_accumulation_steps: PositiveInt = Field(
         1, description="micro-batches per optimiser step"
     )
     epochs: PositiveInt = 1
-    max_rows: PositiveInt | None = Field(None, description="training rows drawn; None takes all")
-    mlflow: str | None = Field(
-        None, description="tracking URI of MLflow, beside the run's TensorBoard files"
+    max_rows: PositiveInt | None = Field(
+        None, description="training rows drawn at random; None takes all"
     )
-    seed: NonNegativeInt = 0
+    mlflow: str | None = Field(
+        None, description="tracking URI of MLflow, in addition to TensorBoard files"
+    )
 
     @property
     def users_per_step(self) -> int:
@@ -149,23 +120,35 @@ class CommonTrainingConfig(BaseConfig):
         return self.micro_batch_size * self.gradient_accumulation_steps * self.cluster.most_workers
 
 
-class SftConfig(CommonTrainingConfig):
+class SftConfig(TrainingSettings, StageFolders):
     """`raypo sft`: token-mean negative log-likelihood of the target's title."""
 
+    policy: PolicyConfig = PolicyConfig()
+    seed: NonNegativeInt = 0
 
-class AlignConfig(CommonTrainingConfig):
-    """`raypo align`: preference alignment of the SFT policy."""
+
+class AlignSettings(TrainingSettings):
+    """Settings of alignment, as a pipeline's `align` section has them."""
+
+    set_by_pipeline: ClassVar[frozenset[str]] = TrainingSettings.set_by_pipeline | {"recommender"}
 
     objective: ObjectiveConfig = ObjectiveConfig()
     negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
     reference: Literal["precomputed", "on-the-fly"] = Field(
         "precomputed",
-        description="reference log-probs: one pass before training, kept by content; or a frozen "
-        "copy of the adapter, one more forward pass a step",
+        description="reference log-probs: one pass before training, cached by content; or a frozen "
+        "copy of the adapter, with one more forward pass per step",
     )
+
+
+class AlignConfig(AlignSettings, StageFolders):
+    """`raypo align`: preference alignment of the SFT policy."""
+
+    policy: PolicyConfig = PolicyConfig()
     recommender: LocalPath | None = Field(
         None, description="run folder of the sequential recommender"
     )
+    seed: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _needs_sft_adapter(self) -> AlignConfig:

@@ -1,1 +1,1 @@
-"""Files and folders: run folders, atomic writes, hashes, copies of remote folders."""
+"""Run folders, atomic writes, hashes, progress, and local copies of remote folders."""

@@ -1,4 +1,4 @@
-"""How a stage reports its progress."""
+"""The progress of a stage."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """How a stage says how far it is: `done` of `total`, and a few words of detail."""
+    """A function that receives the progress of a stage."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Report that `done` of `total` units of work are finished."""
+        """Report that `done` of `total` units of work are finished; `note` adds a detail."""
 
 
 def no_progress(done: int, total: int, note: str = "") -> None:
-    """A Progress that tells nobody."""
+    """A Progress that shows nothing."""

@@ -1,8 +1,9 @@
-"""Run folders, data sets and adapters behind a URL: S3, GCS, whatever pyarrow or fsspec reads.
+"""Run folders, data sets and adapters at a URL: S3, GCS, whatever pyarrow or fsspec reads.
 
-A stage works in a local copy (`raypo.config.paths`). What the URL holds is fetched before it is
-read; what a stage wrote is pushed at every checkpoint and at its end, also when it fails. A listing
-in the cache says what both were when they last agreed, so that only what changed travels.
+A stage works in a local copy (`raypo.config.paths`). Inputs are fetched before they are read. The
+output is pushed at every checkpoint and at the end of the stage, also when it fails. A listing in
+the cache records the state of both sides at the last synchronisation, so that only changed files
+are transferred.
 """
 
 from __future__ import annotations
@@ -25,22 +26,24 @@ from raypo.config import InputError, StoppedRun, cache_folder
 from raypo.config.paths import url_of
 from raypo.io.files import atomic_path, value_hash, write_text
 
-# Ray writes and reads these at the URL by itself; and files in the making are nobody's.
+# Ray itself writes the first two at the URL and reads them there; the others are temporary files.
 _NOT_COPIED = ("*checkpoints/checkpoint_*", "tune/*", ".*", "*/.*")
 P = ParamSpec("P")
 R = TypeVar("R")
+# Size in bytes and modification time in nanoseconds.
+_FileState = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Agreed:
-    """Size and time of a file at the URL and of its copy when the two were last the same."""
+class _SyncState:
+    """A file at the URL and its local copy, as they were when last synchronised."""
 
-    remote: tuple[int, int]
-    local: tuple[int, int]
+    remote: _FileState
+    local: _FileState
 
 
 def synced(action: Callable[P, R]) -> Callable[P, R]:
-    """Let a stage's folders be URLs: `synced_folders` around `action(config, …)`."""
+    """Let the folders of a stage be URLs: run `action(config, …)` in `synced_folders`."""
 
     @functools.wraps(action)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -53,16 +56,18 @@ def synced(action: Callable[P, R]) -> Callable[P, R]:
 
 @contextlib.contextmanager
 def synced_folders(config: BaseModel) -> Iterator[None]:
-    """Fetch what `config` names by URL; afterwards push its output, whatever happened.
+    """Fetch the folders of a configuration that are URLs; push its output when the block ends.
+
+    The output is pushed also when the block raises.
 
     Raises:
-        InputError: nothing at a URL that is read, or one that cannot be read or written.
+        InputError: there is nothing at the URL of an input, or a URL cannot be read or written.
     """
     output: Path = config.output  # type: ignore[attr-defined]
-    for place in inputs(config):
-        fetch(place)
-        if url_of(place) is not None and not place.exists():
-            raise InputError(f"{url_of(place)}: nothing there")
+    for path in inputs(config):
+        fetch(path)
+        if url_of(path) is not None and not path.exists():
+            raise InputError(f"{url_of(path)}: nothing there")
     if url_of(output) is None:
         yield
         return
@@ -75,7 +80,7 @@ def synced_folders(config: BaseModel) -> Iterator[None]:
 
 
 def inputs(config: Any) -> Iterator[Path]:
-    """Every path in a configuration but outputs."""
+    """Every path in a configuration, at any depth, except outputs."""
     if isinstance(config, Path):
         yield config
     elif isinstance(config, BaseModel):
@@ -87,14 +92,14 @@ def inputs(config: Any) -> Iterator[Path]:
             yield from inputs(value)
 
 
-def filesystem(place: Path) -> tuple[pafs.FileSystem, str]:
-    """The file system behind a copy's URL, and the path on it.
+def filesystem(copy: Path) -> tuple[pafs.FileSystem, str]:
+    """The file system of a local copy's URL, and the path on it.
 
     Raises:
-        InputError: a kind of URL that neither pyarrow nor an installed fsspec package knows.
+        InputError: neither pyarrow nor an installed fsspec package supports this kind of URL.
     """
-    url = url_of(place)
-    assert url is not None, f"{place} is no copy"
+    url = url_of(copy)
+    assert url is not None, f"{copy} is not the copy of a URL"
     try:
         files, path = pafs.FileSystem.from_uri(url)
         return files, str(path)
@@ -108,72 +113,82 @@ def filesystem(place: Path) -> tuple[pafs.FileSystem, str]:
         return pafs.PyFileSystem(pafs.FSSpecHandler(plain)), path
 
 
-def ray_storage(place: Path) -> dict[str, Any]:
-    """`place` as the storage_path of Ray Train and Tune."""
-    if url_of(place) is None:
-        return {"storage_path": str(place.resolve())}
-    files, path = filesystem(place)
+def ray_storage(folder: Path) -> dict[str, Any]:
+    """A folder, or the URL that it is the copy of, as storage arguments of Ray's RunConfig."""
+    if url_of(folder) is None:
+        return {"storage_path": str(folder.resolve())}
+    files, path = filesystem(folder)
     return {"storage_path": path, "storage_filesystem": files}
 
 
-def ray_folder(place: Path, name: str) -> tuple[pafs.FileSystem, str]:
-    """File system and path of what Ray stores in `place` under a name."""
-    storage = ray_storage(place)
+def ray_folder(folder: Path, name: str) -> tuple[pafs.FileSystem, str]:
+    """File system and path of what Ray stores under a name in a folder."""
+    storage = ray_storage(folder)
     files = storage.get("storage_filesystem") or pafs.LocalFileSystem()
     return files, f"{storage['storage_path']}/{name}"
 
 
-def remove_ray_records(place: Path, name: str) -> None:
-    """Remove what Ray stored for itself under a name, which nobody reads afterwards."""
-    files, folder = ray_folder(place, name)
-    if files.get_file_info(folder).type == pafs.FileType.Directory:
-        files.delete_dir(folder)
+def remove_ray_records(folder: Path, name: str) -> None:
+    """Remove what Ray stored under a name for its own use, which is not needed afterwards."""
+    files, path = ray_folder(folder, name)
+    if files.get_file_info(path).type == pafs.FileType.Directory:
+        files.delete_dir(path)
 
 
-def fetch(place: Path) -> None:
-    """Make a copy what its URL is; files that were never pushed stay. Nothing for local places.
+def fetch(path: Path) -> None:
+    """Update the local copy of a URL; files that were never pushed stay.
+
+    Args:
+        path: file or folder. Nothing happens where it is not the copy of a URL.
 
     Raises:
         InputError: the URL cannot be read.
     """
-    if url_of(place) is None:
+    if url_of(path) is None:
         return
-    files, root = filesystem(place)
-    with _locked(place) as agreed, _readable(place):
-        there = _remote_files(files, root)
-        for name, state in there.items():
-            known = agreed.get(name)
-            target = place / name if name else place
+    files, root = filesystem(path)
+    with _sync_states(path) as states, _readable(path):
+        remote = _remote_files(files, root)
+        for name, state in remote.items():
+            known = states.get(name)
+            target = path / name if name else path
             if known is None or known.remote != state or not target.exists():
                 _download(files, f"{root}/{name}" if name else root, target)
-                agreed[name] = _Agreed(state, _local_state(target))
-        for name in set(agreed) - set(there):
-            (place / name).unlink(missing_ok=True)
-            del agreed[name]
+                states[name] = _SyncState(state, _local_state(target))
+        for name in set(states) - set(remote):
+            (path / name).unlink(missing_ok=True)
+            del states[name]
 
 
-def push(place: Path) -> None:
-    """Make a URL what its copy is. Nothing for local places.
+def push(folder: Path) -> None:
+    """Update a URL from its local copy.
+
+    Args:
+        folder: the copy. Nothing happens where it is not the copy of a URL.
 
     Raises:
         StoppedRun: the URL cannot be written; the copy is kept.
     """
-    if url_of(place) is None:
+    if url_of(folder) is None:
         return
-    files, root = filesystem(place)
-    with _locked(place) as agreed, _writable(place):
-        here = {name: _local_state(place / name) for name in _local_files(place)}
-        for name, state in here.items():
-            if name not in agreed or agreed[name].local != state:
-                _upload(files, place / name, f"{root}/{name}")
-                agreed[name] = _Agreed(_remote_state(files, f"{root}/{name}"), state)
-        for name in set(agreed) - set(here) - {""}:
+    files, root = filesystem(folder)
+    with _sync_states(folder) as states, _writable(folder):
+        local = {name: _local_state(folder / name) for name in _local_files(folder)}
+        for name, state in local.items():
+            if name not in states or states[name].local != state:
+                _upload(files, folder / name, f"{root}/{name}")
+                states[name] = _SyncState(_remote_state(files, f"{root}/{name}"), state)
+        for name in set(states) - set(local) - {""}:
             files.delete_file(f"{root}/{name}")
-            del agreed[name]
+            del states[name]
 
 
 def push_file(file: Path) -> None:
-    """Push one file of a folder whose other parts are in step already."""
+    """Push a single file, without the folder that it is in.
+
+    Raises:
+        StoppedRun: the URL cannot be written; the copy is kept.
+    """
     if url_of(file) is None:
         return
     files, path = filesystem(file)
@@ -181,8 +196,8 @@ def push_file(file: Path) -> None:
         _upload(files, file, path)
 
 
-def _check_writable(place: Path) -> None:
-    files, root = filesystem(place)
+def _check_writable(folder: Path) -> None:
+    files, root = filesystem(folder)
     probe = f"{root}/.raypo-probe"
     try:
         files.create_dir(root)
@@ -190,50 +205,50 @@ def _check_writable(place: Path) -> None:
             stream.write(b"")
         files.delete_file(probe)
     except OSError as error:
-        raise InputError(f"{url_of(place)}: cannot be written ({error})") from None
+        raise InputError(f"{url_of(folder)}: cannot be written ({error})") from None
 
 
 @contextlib.contextmanager
-def _locked(place: Path) -> Iterator[dict[str, _Agreed]]:
-    """What both sides agreed on, kept for the next time also if not all of the block succeeds."""
-    # Apart from the copies: a run folder must not look used before it is one.
+def _sync_states(path: Path) -> Iterator[dict[str, _SyncState]]:
+    """File name -> state at the last synchronisation, locked; saved also when the block raises."""
+    # Not in the copy itself: `open_run` refuses a folder that has files but no configuration.
     folder = cache_folder() / "listings"
     folder.mkdir(parents=True, exist_ok=True)
-    name = value_hash(url_of(place))[:20]
+    name = value_hash(url_of(path))[:20]
     listing = folder / f"{name}.json"
     with FileLock(folder / f"{name}.lock"):
-        kept = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
-        agreed = {
-            name: _Agreed(tuple(value["remote"]), tuple(value["local"]))
-            for name, value in kept.items()
+        saved = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else {}
+        states = {
+            name: _SyncState(tuple(value["remote"]), tuple(value["local"]))
+            for name, value in saved.items()
         }
         try:
-            yield agreed
+            yield states
         finally:
-            write_text(listing, json.dumps({name: asdict(one) for name, one in agreed.items()}))
+            write_text(listing, json.dumps({name: asdict(one) for name, one in states.items()}))
 
 
 @contextlib.contextmanager
-def _readable(place: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{url_of(place)}: cannot be read ({error})") from error
+        raise InputError(f"{url_of(path)}: cannot be read ({error})") from error
 
 
 @contextlib.contextmanager
-def _writable(place: Path) -> Iterator[None]:
+def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoppedRun(
-            f"{url_of(place)}: cannot be written ({error}); what was made is kept in {place}, and "
-            "the same command goes on from there"
+            f"{url_of(path)}: cannot be written ({error}); the files are kept in {path}, and the "
+            "same command continues from there"
         ) from error
 
 
-def _remote_files(files: pafs.FileSystem, root: str) -> dict[str, tuple[int, int]]:
-    """Name under `root` -> size and time; '' names `root` itself where it is a file."""
+def _remote_files(files: pafs.FileSystem, root: str) -> dict[str, _FileState]:
+    """Name below `root` -> state; the name is '' where `root` itself is a file."""
     own = files.get_file_info(root)
     if own.type == pafs.FileType.File:
         return {"": _state(own)}
@@ -242,20 +257,20 @@ def _remote_files(files: pafs.FileSystem, root: str) -> dict[str, tuple[int, int
     return {name: _state(info) for name, info in named.items() if _copied(name)}
 
 
-def _remote_state(files: pafs.FileSystem, path: str) -> tuple[int, int]:
+def _remote_state(files: pafs.FileSystem, path: str) -> _FileState:
     return _state(files.get_file_info(path))
 
 
-def _state(info: pafs.FileInfo) -> tuple[int, int]:
+def _state(info: pafs.FileInfo) -> _FileState:
     return int(info.size), int(info.mtime_ns or 0)
 
 
-def _local_files(place: Path) -> list[str]:
-    names = (file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file())
+def _local_files(folder: Path) -> list[str]:
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return sorted(name for name in names if _copied(name))
 
 
-def _local_state(file: Path) -> tuple[int, int]:
+def _local_state(file: Path) -> _FileState:
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -1,7 +1,7 @@
-"""Run folders: what every stage writes into.
+"""Run folders, which stages write into.
 
-A run folder holds `config.yaml` (resolved), `environment.json`, `metrics.jsonl`, and what the stage
-makes. A folder belongs to one configuration: another configuration is refused, the same resumes.
+A run folder contains `config.yaml` (resolved), `environment.json`, `metrics.jsonl` and the results
+of the stage. It belongs to one configuration, which resumes the run; another one is refused.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _PACKAGES = ("raypo", "torch", "transformers", "peft", "deepspeed", "ray", "vllm
 
 
 def open_run(folder: Path, config: BaseModel) -> None:
-    """Make `folder` the run folder of `config`, or recognise it as such.
+    """Make `folder` the run folder of `config`, unless it is that already.
 
     Raises:
-        InputError: the folder holds a run of another configuration, or files of something else.
+        InputError: the folder contains a run of another configuration, or other files.
     """
     resolved = dump_config(config)
     existing = folder / "config.yaml"
@@ -46,7 +46,7 @@ def open_run(folder: Path, config: BaseModel) -> None:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, platform and commit that a run was made with."""
+    """Package versions, platform and commit of this process."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -74,13 +74,13 @@ def _commit() -> str | None:
 
 
 def append_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Add one line to the run's `metrics.jsonl`."""
+    """Append a line to the run's `metrics.jsonl`."""
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(dict(metrics)) + "\n")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Every line of a run's `metrics.jsonl`; empty where there is none."""
+    """All lines of a run's `metrics.jsonl`; empty where there is no such file."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return []
@@ -88,7 +88,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def forget_metrics_after(folder: Path, step: int) -> None:
-    """Drop the lines of steps behind `step`, which a resumed run takes again."""
+    """Remove the lines of steps after `step`, which a resumed run repeats."""
     if (folder / "metrics.jsonl").exists():
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
@@ -96,7 +96,13 @@ def forget_metrics_after(folder: Path, step: int) -> None:
 
 
 def write_summary(folder: Path, score: str, seconds: float) -> None:
-    """Write a finished training run's `summary.json`: its best `score`, and at which step."""
+    """Write the `summary.json` of a finished training run.
+
+    Args:
+        folder: run folder.
+        score: metric whose largest value is the best; the earliest step wins ties.
+        seconds: wall-clock time of training.
+    """
     scored = [line for line in read_metrics(folder) if score in line]
     best = max(scored, key=lambda line: (line[score], -line["step"]))
     summary = {"best_step": best["step"], score: best[score], "steps": scored[-1]["step"]}

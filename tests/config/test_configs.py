@@ -64,7 +64,7 @@ def test_overrides_win_over_the_file_and_keep_their_type():
         (["cluster.workers={min: 3, max: 2}"], "cluster.workers: min 3 is more than max 2"),
         (["cluster.workers={min: 3}"], "cluster.workers.max: required, not given"),
         (["nonsense"], "override 'nonsense': expected key=value"),
-        (["data.x=1"], "'data' is a value, not a group"),
+        (["data.x=1"], "data.x: data is a value, not a group"),
         (["policy.adapter=null"], "policy.adapter: alignment starts from an SFT adapter"),
         (["seed=-1"], "seed: "),
     ],

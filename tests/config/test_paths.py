@@ -45,7 +45,7 @@ def test_a_configuration_names_urls_on_every_machine(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("s3://key:secret@bucket/x", "password"),
         ("s3://bucket/x?secret_key=y", "environment"),
@@ -53,7 +53,7 @@ def test_a_configuration_names_urls_on_every_machine(monkeypatch, tmp_path):
         ("s3://", "expected a path or a URL"),
     ],
 )
-def test_a_url_that_is_none_or_holds_a_secret_is_refused(url, said):
-    with pytest.raises(InputError, match=said) as error:
+def test_a_url_without_a_host_or_with_a_secret_is_refused(url, message):
+    with pytest.raises(InputError, match=message) as error:
         parse_config(SftConfig, {"data": url, "output": "x"}, "test")
     assert "secret" not in str(error.value).replace("secret_key", "")

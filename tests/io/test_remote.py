@@ -1,4 +1,4 @@
-"""Copies of URLs and the URLs are kept in step, on fsspec's file system in memory."""
+"""URLs and their local copies are synchronised, on fsspec's file system in memory."""
 
 import fsspec
 import pytest
@@ -26,14 +26,14 @@ def config(output=URL):
     return parse_config(RecommenderConfig, {"data": "memory://bucket/data", "output": output}, "t")
 
 
-def test_a_fetch_brings_everything_but_what_ray_keeps_there(remote):
+def test_fetch_copies_everything_but_rays_own_files(remote):
     copy = local_path(URL)
     fetch(copy)
     assert (copy / "a.txt").read_text() == "one" and (copy / "deep/b.txt").read_text() == "two"
     assert not (copy / "checkpoints").exists()
 
 
-def test_only_what_changed_travels(remote):
+def test_only_changed_files_are_transferred(remote):
     copy = local_path(URL)
     fetch(copy)
     before = (copy / "a.txt").stat().st_mtime_ns
@@ -48,7 +48,7 @@ def test_only_what_changed_travels(remote):
     assert remote.modified("/bucket/run/deep/b.txt") == written["deep/b.txt"]
 
 
-def test_what_is_removed_on_one_side_goes_on_the_other(remote):
+def test_a_file_removed_on_one_side_is_removed_on_the_other(remote):
     copy = local_path(URL)
     fetch(copy)
     (copy / "a.txt").unlink()
@@ -81,16 +81,16 @@ def test_a_url_may_be_a_single_file(remote):
 
 def test_the_output_is_pushed_although_the_stage_fails(remote):
     remote.pipe("/bucket/data/dataset.json", b"{}")
-    one = config()
-    with pytest.raises(RuntimeError, match="halfway"), synced_folders(one):
-        assert (one.data / "dataset.json").exists()
-        (one.output / "metrics.jsonl").write_text("line")
+    recommender = config()
+    with pytest.raises(RuntimeError, match="halfway"), synced_folders(recommender):
+        assert (recommender.data / "dataset.json").exists()
+        (recommender.output / "metrics.jsonl").write_text("line")
         raise RuntimeError("halfway")
     assert remote.cat("/bucket/run/metrics.jsonl") == b"line"
     assert not remote.exists("/bucket/run/.raypo-probe")
 
 
-def test_an_input_that_is_not_there_is_told_before_anything_runs(remote):
+def test_a_missing_input_is_an_error_before_anything_runs(remote):
     with (
         pytest.raises(InputError, match="memory://bucket/data: nothing there"),
         synced_folders(config()),
@@ -108,11 +108,11 @@ def test_an_output_inside_a_configuration_need_not_be_there(remote):
     search = parse_config(TuneConfig, values, "t")
     with synced_folders(search):
         assert (search.align.data / "dataset.json").exists()
-        # A folder must not look used before it is one: only what lies at the URL is in it.
+        # No files of our own: `open_run` would refuse the folder.
         assert {file.name for file in search.output.iterdir()} == {"a.txt", "deep"}
 
 
-def test_an_unknown_kind_of_url_is_told(remote):
+def test_an_unknown_kind_of_url_is_an_error(remote):
     with pytest.raises(InputError, match="abc://bucket/x: cannot be used"):
         fetch(local_path("abc://bucket/x"))
 
@@ -131,7 +131,7 @@ def test_a_url_that_cannot_be_written_keeps_the_copy(remote, monkeypatch):
     assert str(copy) in str(error.value) and (copy / "a.txt").read_text() == "mine"
 
 
-def test_local_folders_are_left_alone(tmp_path):
+def test_local_folders_stay_as_they_are(tmp_path):
     (tmp_path / "a").write_text("x")
     fetch(tmp_path)
     push(tmp_path)

@@ -1,5 +1,6 @@
-"""A user's mistake: exit code 2, one message that names the place, and nothing heavy started."""
+"""A user's mistake: exit code 2, one message that names the setting, and nothing heavy started."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def test_a_mistake_is_named_and_nothing_is_started(
     assert "error:" in text and message in text
 
 
-def test_the_command_itself_ends_plainly_and_soon(tmp_path):
+def test_the_command_itself_ends_soon_and_without_a_traceback(tmp_path):
     started = time.monotonic()
     answer = subprocess.run(
         [RAYPO, "sft", "data=nowhere", "output=out"],
@@ -75,3 +76,14 @@ def test_show_prints_the_arithmetic_and_runs_nothing(tmp_path):
     answer = raypo("show", "align", "data=x", "output=y", "policy.adapter=z", "micro_batch_size=8")
     assert answer.returncode == 0, answer.stderr
     assert "8 users x 1 micro-batches x 2 workers = 16 users a step" in answer.stdout
+
+
+def test_warnings_of_the_library_are_printed_to_stderr(monkeypatch, capsys):
+    def warn():
+        logging.getLogger("raypo").warning("checkpoint [3] is damaged")
+        logging.getLogger("raypo").info("of no interest")
+
+    monkeypatch.setattr(sys.modules["raypo.cli.main"], "app", warn)
+    main()
+    main()
+    assert capsys.readouterr() == ("", 2 * "checkpoint [3] is damaged\n")

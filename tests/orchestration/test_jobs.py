@@ -34,8 +34,8 @@ def run(arguments, env, timeout=300):
 def cluster(tmp_path_factory):
     """A head without cores and one worker; the environment that reaches them."""
     ray.shutdown()  # of tests before: a second node on this machine would join the wrong one
-    # Short: Ray's sockets lie below it, and their paths may have 107 characters.
-    place = Path("/tmp") / f"raypo-jobs-{os.getpid()}"
+    # Short: Ray's sockets are in it, and their paths may have 107 characters.
+    folder = Path("/tmp") / f"raypo-jobs-{os.getpid()}"
     port, dashboard = free_port(), free_port()
     env = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -47,7 +47,7 @@ def cluster(tmp_path_factory):
     starting = {key: value for key, value in env.items() if key != "RAY_ADDRESS"}
     head = [
         RAY, "start", "--head", f"--port={port}", "--num-cpus=0", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", f"--temp-dir={place}", "--block",
+        f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--block",
     ]  # fmt: skip
     worker = [RAY, "start", f"--address=127.0.0.1:{port}", "--num-cpus=2", "--block"]
     log = (tmp_path_factory.mktemp("cluster") / "log").open("w")
@@ -62,11 +62,11 @@ def cluster(tmp_path_factory):
         yield env
     finally:
         for process in processes:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
+            for running in [*psutil.Process(process.pid).children(recursive=True), process]:
+                running.kill()
             process.wait()
         log.close()
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_log(folder):

@@ -1,4 +1,4 @@
-"""The whole way as a user walks it: real Ray, DeepSpeed, PEFT and vLLM on a tiny model."""
+"""The pipeline as a user runs it: real Ray, DeepSpeed, PEFT and vLLM on a tiny model."""
 
 import json
 import re
@@ -37,8 +37,8 @@ def stage(output: Path, name: str) -> Path:
 
 def test_it_ends_with_the_table_and_the_report(demo):
     output, answer = demo
-    rules = ("Random", "Popularity", "Markov chain", "Item-kNN")
-    for row in (*rules, "SASRec", "Base LLM", "SFT", "NAPO"):
+    heuristics = ("Random", "Popularity", "Markov chain", "Item-kNN")
+    for row in (*heuristics, "SASRec", "Base LLM", "SFT", "NAPO"):
         assert re.search(rf"│ {row} ", answer.stdout)
     assert f"report: {output / 'report.html'}" in answer.stdout
     page = (output / "report.html").read_text()
@@ -46,7 +46,7 @@ def test_it_ends_with_the_table_and_the_report(demo):
     assert (output / "table.md").read_text().count("\n") == 10
 
 
-def test_progress_names_every_stage_and_stays_free_of_noise(demo):
+def test_progress_names_every_stage_and_shows_no_warnings(demo):
     _, answer = demo
     for name in ("prepare", "recommender", "sft", "align", "evaluate"):
         assert f"{name}: " in answer.stderr
@@ -54,7 +54,7 @@ def test_progress_names_every_stage_and_stays_free_of_noise(demo):
     assert "WARNING" not in answer.stderr
 
 
-def test_run_folders_hold_what_the_contract_says(demo):
+def test_run_folders_have_the_files_of_the_contract(demo):
     output, _ = demo
     for name in ("sft", "align"):
         folder = stage(output, name)

@@ -1,4 +1,4 @@
-"""A pipeline whose folders lie in S3: an S3 server of the test's own, real Ray Train behind it."""
+"""A pipeline with its folders in S3: an S3 server of the test's own, and real Ray Train."""
 
 import json
 import logging
@@ -27,8 +27,8 @@ SETTINGS = {
     "output": OUTPUT,
     "model": "tiny-random",
     "recommender": {"max_epochs": 2},
-    "sft": {**TRAINING, "rows": 32, "validation": {"eval_steps": 2, "max_rows": 8}},
-    "align": {**TRAINING, "rows": 16, "validation": {"eval_steps": 1, "max_rows": 8}},
+    "sft": {**TRAINING, "max_rows": 32, "validation": {"eval_steps": 2, "max_rows": 8}},
+    "align": {**TRAINING, "max_rows": 16, "validation": {"eval_steps": 1, "max_rows": 8}},
     "evaluate": {"max_rows": 8, "answers": ["likelihood"], "policy": {"dtype": "float32"}},
 }
 
@@ -59,7 +59,7 @@ def bucket():
 
 def names(client):
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket")
-    return {one["Key"] for page in pages for one in page.get("Contents", [])}
+    return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def pipeline(bucket, tmp_path_factory):
     return client, run, answer
 
 
-def test_every_stage_lies_in_the_bucket_and_names_urls_alone(pipeline):
+def test_every_stage_is_in_the_bucket_and_names_urls_alone(pipeline):
     client, _, answer = pipeline
     found = names(client)
     stages = ("prepare", "recommender", "sft", "align", "evaluate")
@@ -114,7 +114,7 @@ def test_every_stage_lies_in_the_bucket_and_names_urls_alone(pipeline):
     assert {"runs/report.html", "runs/table.md", "runs/table.tex"} <= found
 
 
-def test_no_credentials_lie_in_the_bucket(pipeline):
+def test_no_credentials_are_in_the_bucket(pipeline):
     client, _, answer = pipeline
     assert "of-the-test" not in answer.stdout + answer.stderr
     for key in names(client):
@@ -136,13 +136,13 @@ def test_another_machine_finds_every_stage_finished(pipeline):
     assert "Markov" in page or "markov" in page
 
 
-def test_an_interrupted_alignment_goes_on_from_its_checkpoint_in_the_bucket(pipeline):
+def test_an_interrupted_alignment_resumes_from_its_checkpoint_in_the_bucket(pipeline):
     client, run, _ = pipeline
     (key,) = (name for name in names(client) if "align-" in name and name.endswith("config.yaml"))
     config = yaml.safe_load(client.get_object(Bucket="bucket", Key=key)["Body"].read())
     folder = key.rpartition("/")[0]
     lines = client.get_object(Bucket="bucket", Key=f"{folder}/metrics.jsonl")["Body"].read()
-    # As a killed driver leaves it: no summary yet, and metrics that no checkpoint stands behind.
+    # As a killed driver leaves it: no summary yet, and metrics of a step after the last checkpoint.
     client.delete_object(Bucket="bucket", Key=f"{folder}/summary.json")
     client.put_object(
         Bucket="bucket", Key=f"{folder}/metrics.jsonl", Body=lines + b'{"step": 99, "loss": 0.0}\n'
@@ -158,7 +158,7 @@ def _overrides(config):
     return [f"{key}={json.dumps(value)}" for key, value in config.items()]
 
 
-def test_a_bucket_that_is_not_there_is_told_before_anything_runs(pipeline):
+def test_a_missing_bucket_is_an_error_before_anything_runs(pipeline):
     _, run, _ = pipeline
     answer = run("pipeline", "--config", "pipeline.yaml", "output=s3://elsewhere/runs")
     assert answer.returncode == 2

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypo.config import AlignConfig, InputError, SearchRange, TuneConfig, parse_config
+from raypo.config import (
+    AlignConfig,
+    InputError,
+    SearchRange,
+    TuneConfig,
+    parse_config,
+    with_settings,
+)
 from raypo.config.paths import uri
 from raypo.evaluation.search_report.trials import SettingValue
 from raypo.training.job import check_inputs
@@ -62,23 +69,8 @@ def trial_values(
     align: AlignConfig, settings: Mapping[str, SettingValue], output: Path
 ) -> dict[str, Any]:
     """Values of `align` with a trial's settings and output folder, as JSON holds them."""
-    return with_settings(align.model_dump(mode="json"), settings) | {"output": uri(output)}
-
-
-def with_settings(base: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with dotted keys set; nothing in `base` changes."""
-    values = dict(base)
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        inner = values
-        for parent in parents:
-            group = inner.get(parent)
-            if not isinstance(group, Mapping | None):
-                raise InputError(f"space.{key}: {parent} is a value, not a group of settings")
-            inner[parent] = dict(group or {})
-            inner = inner[parent]
-        inner[last] = value
-    return values
+    values = with_settings(align.model_dump(mode="json"), settings, source="space")
+    return values | {"output": uri(output)}
 
 
 def _checked(align: AlignConfig, key: str, choice: Choice) -> Choice:
@@ -110,7 +102,7 @@ def _checked_range(align: AlignConfig, key: str, choice: SearchRange) -> SearchR
 def _as_setting(align: AlignConfig, key: str, value: SettingValue) -> SettingValue:
     """The value as AlignConfig parses it."""
     source = f"space.{key}"
-    changed = with_settings(align.model_dump(mode="json"), {key: value})
+    changed = with_settings(align.model_dump(mode="json"), {key: value}, source)
     config = parse_config(AlignConfig, changed, source=source)
     try:
         if key.split(".")[0] in _CHECKED_ALONE:
