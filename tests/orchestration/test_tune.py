@@ -292,7 +292,6 @@ def test_halving_knows_earlier_trials_and_frees_the_cores_of_those_it_stops(inpu
     assert [row["settings"]["objective.rho"] for row in trials] == [0.1, 0.3, 0.5, 0.7]
 
 
-@pytest.mark.usefixtures("shared_ray")
 @slow
 def test_a_failed_trial_is_reported_and_the_others_share_their_inputs(inputs, tmp_path):
     """One of three learning rates blows up; the reference log-probs are computed once for all."""
