@@ -254,7 +254,6 @@ def test_a_killed_search_resumes_and_runs_no_finished_trial_again(inputs, tmp_pa
     assert tune(config)["trials"] == trials_of(output) == trials
 
 
-@pytest.mark.usefixtures("shared_ray")
 @slow
 def test_halving_knows_earlier_trials_and_frees_the_cores_of_those_it_stops(inputs, tmp_path):
     """Two perfect trials are on record, so that every further one is stopped at step 4.
