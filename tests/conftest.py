@@ -37,48 +37,71 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
+class SharedCluster:
+    """A cluster of one node, started when a test first needs it and again after `stop`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._address = ""
+
+    def address(self) -> str:
+        """The running cluster's address."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+            )
+            self._address = self._read_address()
+        return self._address
+
+    def _read_address(self) -> str:
+        assert self._process and self._process.stdout
+        line = ""
+        while not line.startswith("address "):
+            line = self._process.stdout.readline()
+            assert line, "Ray did not start"
+        return line.split()[1]
+
+    def stop(self) -> None:
+        """End the cluster, if it runs."""
+        if self._process is not None:
+            self._process.communicate(timeout=60)  # closes its input
+            self._process = None
+
+
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """Address of a cluster of one node, started when the first test asks for it."""
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
-    assert process.stdout
-    line = ""
-    while not line.startswith("address "):
-        line = process.stdout.readline()
-        assert line, "Ray did not start"
-    yield line.split()[1]
-    process.communicate(timeout=60)  # closes its input
+def shared_cluster() -> Iterator[SharedCluster]:
+    """The cluster itself, for tests that need it stopped."""
+    cluster = SharedCluster()
+    yield cluster
+    cluster.stop()
 
 
 @contextmanager
-def _connected_to(address: str) -> Iterator[None]:
+def _joined(cluster: SharedCluster) -> Iterator[None]:
     """Let commands, and `connect()` in this process, join the cluster."""
     import ray
 
     ray.shutdown()  # from a cluster of tests before
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", address)
+        patch.setenv("RAY_ADDRESS", cluster.address())
         yield
     ray.shutdown()
 
 
 @pytest.fixture
-def shared_ray(ray_address: str) -> Iterator[None]:
-    """The shared cluster, for one test."""
-    with _connected_to(ray_address):
+def shared_ray(shared_cluster: SharedCluster) -> Iterator[None]:
+    """Join the shared cluster for one test."""
+    with _joined(shared_cluster):
         yield
 
 
 @pytest.fixture(scope="module")
-def shared_ray_of_module(ray_address: str) -> Iterator[None]:
-    """The shared cluster, for all tests and fixtures of a module."""
-    with _connected_to(ray_address):
+def shared_ray_of_module(shared_cluster: SharedCluster) -> Iterator[None]:
+    """Join the shared cluster for all tests and fixtures of a module."""
+    with _joined(shared_cluster):
         yield

@@ -160,7 +160,6 @@ finally:
     assert (workers[0], workers[-1]) == (2, 1) and workers.index(1) <= 15
 
 
-@pytest.mark.usefixtures("shared_ray")
 def test_a_non_finite_loss_ends_in_a_message(inputs, tmp_path):
     output = tmp_path / "run"
     answer = subprocess.run(

@@ -31,9 +31,11 @@ def run(arguments, env, timeout=300):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster(tmp_path_factory, shared_cluster):
     """A head without cores and one worker; the environment that reaches them."""
-    ray.shutdown()  # of tests before: a second node on this machine would join the wrong one
+    # A second node on this machine would join the wrong cluster.
+    ray.shutdown()
+    shared_cluster.stop()
     # Short: Ray's sockets are in it, and their paths may have 107 characters.
     folder = Path("/tmp") / f"raypo-jobs-{os.getpid()}"
     port, dashboard = free_port(), free_port()

@@ -254,7 +254,6 @@ def test_a_killed_search_resumes_and_runs_no_finished_trial_again(inputs, tmp_pa
     assert tune(config)["trials"] == trials_of(output) == trials
 
 
-@pytest.mark.usefixtures("shared_ray")
 @slow
 def test_halving_knows_earlier_trials_and_frees_the_cores_of_those_it_stops(inputs, tmp_path):
     """Two perfect trials are on record, so that every further one is stopped at step 4.
@@ -292,7 +291,6 @@ def test_halving_knows_earlier_trials_and_frees_the_cores_of_those_it_stops(inpu
     assert [row["settings"]["objective.rho"] for row in trials] == [0.1, 0.3, 0.5, 0.7]
 
 
-@pytest.mark.usefixtures("shared_ray")
 @slow
 def test_a_failed_trial_is_reported_and_the_others_share_their_inputs(inputs, tmp_path):
     """One of three learning rates blows up; the reference log-probs are computed once for all."""
