@@ -132,6 +132,14 @@ def test_rooms_use_only_the_libraries_that_they_may(room):
     assert used - sys.stdlib_module_names - {"raypo", "_typeshed"} <= LIBRARIES[room]
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_prints(module):
+    calls = [node for node in ast.walk(source_of(module)) if isinstance(node, ast.Call)]
+    prints = any(isinstance(each.func, ast.Name) and each.func.id == "print" for each in calls)
+    consoles = any(name.startswith("rich.console") for name in imported(source_of(module)))
+    assert module.startswith("raypo.cli.") or not (prints or consoles)
+
+
 @pytest.mark.parametrize("file", ENTRY_POINTS, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_scripts_are_entry_points_alone(file):
     assert imported(tree(file)) == {"raypo.cli.stage_main"}
