@@ -11,9 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raypo.assets import movielens_100k
-from raypo.config import PrepareConfig
-from raypo.data.prepare import prepare
+from tests.orchestration.movielens import prepare_slice
 
 pytestmark = pytest.mark.slow
 RAYPO = str(Path(sys.executable).with_name("raypo"))
@@ -21,18 +19,7 @@ RAYPO = str(Path(sys.executable).with_name("raypo"))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    source = movielens_100k()
-    output = tmp_path_factory.mktemp("data") / "prepared"
-    config = PrepareConfig(
-        interactions=(str(source / "ml-100k.inter"),),
-        items=(str(source / "ml-100k.item"),),
-        output=output,
-        year_field="release_year",
-        maximum_rows=3000,
-        candidates=5,
-    )
-    prepare(config)
-    return output
+    return prepare_slice(tmp_path_factory.mktemp("data") / "prepared", maximum_rows=3000)
 
 
 def test_a_recommender_trained_on_a_ray_worker_is_the_one_trained_here(data, tmp_path):

@@ -5,27 +5,15 @@ import json
 import pandas as pd
 import pytest
 
-from raypo.assets import movielens_100k
-from raypo.config import EvaluateConfig, InputError, PrepareConfig
-from raypo.data.prepare import prepare
+from raypo.config import EvaluateConfig, InputError
 from raypo.orchestration import evaluation_setup
 from raypo.orchestration.evaluate import evaluate
+from tests.orchestration.movielens import prepare_slice
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    source = movielens_100k()
-    output = tmp_path_factory.mktemp("data") / "prepared"
-    config = PrepareConfig(
-        interactions=(str(source / "ml-100k.inter"),),
-        items=(str(source / "ml-100k.item"),),
-        output=output,
-        year_field="release_year",
-        maximum_rows=1000,
-        candidates=5,
-    )
-    prepare(config)
-    return output
+    return prepare_slice(tmp_path_factory.mktemp("data") / "prepared", maximum_rows=1000)
 
 
 def config_of(data, output, **settings):
