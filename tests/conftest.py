@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing about behaviour, and a busy machine is slow.
+settings.register_profile("raypo", deadline=None)
+settings.load_profile("raypo")
 
 # In a process of its own: a test that disconnects from Ray must not end the cluster.
 CLUSTER = """

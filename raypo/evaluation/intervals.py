@@ -19,9 +19,9 @@ class Resampling:
     seed: int
 
 
-# scipy.stats.bootstrap gives the same intervals bit for bit. It takes as long for means, but 1.5
-# times as long for ratios (20,000 users and 2,000 resamples: 0.75 s against 0.51 s), raises for a
-# group of one user, and gives not-a-number where one resample has a denominator of 0.
+# scipy.stats.bootstrap gives the same intervals to 1e-12. At 20,000 users and 2,000 resamples it is
+# faster for means (0.39 s against 0.52 s) and slower for ratios (0.75 s against 0.51 s). It raises
+# for a group of one user, and gives not-a-number where one resample has a denominator of 0.
 def bootstrap_interval(
     values: np.ndarray, num_bootstrap: int, seed: int, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
