@@ -53,12 +53,10 @@ def popularity_bias(
 ) -> np.ndarray:
     """Log popularity difference [n] between recommended items and the items a user consumed.
 
-    log p(recommended item) - mean over the history of log p(item), with p(i) = (1 + occurrences of
-    i in the training sequences) / (their sum). 0 follows the user's own taste for the popular,
-    above 0 favours popular items. This is the user-level log popularity difference of Lichtenberg
-    et al. 2024 (arXiv 2406.01285) for one recommended item. NAPO's appendix D (arXiv 2508.09653)
-    uses a metric of this name; its text and code were not available, so check the definition before
-    comparing figures with that paper's.
+    LogPop(recommended item) - mean over the history of LogPop(item), with LogPop(i) = log(1 +
+    occurrences of i in all training sequences): NAPO (arXiv 2508.09653), appendix D, and the
+    user-level log popularity difference of Lichtenberg et al. 2024 (arXiv 2406.01285) for one
+    recommended item. 0 follows the user's own taste for popular items; above 0 favours them.
 
     Args:
         recommended: item ids, [n].
