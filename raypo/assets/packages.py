@@ -120,7 +120,7 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def _cached(name: str, cache: Path | None, build: Callable[[Path], None], version: int = 1) -> Path:
-    """The asset's folder: as verified before, or built beside and then put in place."""
+    """The asset's folder: verified before, or built in a temporary folder and moved into place."""
     folder = (cache or cache_folder()) / name
     if _is_whole(folder, version):
         return folder

@@ -245,7 +245,7 @@ def _titles_in_titles(dataset: Dataset) -> Finding | None:
 
     def contained(candidates: np.ndarray) -> bool:
         own = [titles[item] for item in candidates]
-        # RunTasks title stands once in the joined text, a contained one more often.
+        # Each title occurs once in the joined text, a contained one more often.
         joined = "\n".join(own)
         return any(joined.count(title) > 1 for title in own)
 

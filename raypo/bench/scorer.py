@@ -168,7 +168,7 @@ def _load(settings: ScorerSettings) -> tuple[_Inputs, list[EncodedUsers]]:
 def _run(
     mode: str, engine: _Engine, rounds: list[EncodedUsers], progress: Progress
 ) -> tuple[list[float], list[Any]]:
-    """Seconds and answers of each round; the engine is closed, lest it use cores of the next."""
+    """Seconds and answers of each round; the engine is closed, to free its cores."""
     times, answers = [], []
     for turn, users in enumerate(rounds):
         progress(turn, len(rounds), f"{mode}, round {turn}")

@@ -76,7 +76,7 @@ def audited(audit: Audit) -> Group:
 
 
 def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
-    """How large a data set is, with a paper's figures beside where one is named."""
+    """The size of a data set, with a paper's figures if one is named."""
     frame = statistics_table(info["counts"], paper)
     table = Table(*frame.columns, padding=(0, 1))
     for row in frame.itertuples(index=False):

@@ -47,7 +47,7 @@ class PrepareSettings(BaseConfig):
     rating_field: str | None = Field(None, description="column of ratings, for minimum_rating")
     title_field: str | None = Field(None, description="column of the item files with the title")
     year_field: str | None = Field(
-        None, description="column that tells apart items of the same title, if there is one"
+        None, description="column that distinguishes items of the same title, if there is one"
     )
     category_field: str | None = Field(None, description="column of categories; the first counts")
     time_format: str = Field(
@@ -57,7 +57,7 @@ class PrepareSettings(BaseConfig):
         "stop", description="rows that cannot be used stop the run, or go to quarantine.jsonl"
     )
     minimum_rating: float | None = Field(
-        None, description="interactions below it only count as touched"
+        None, description="interactions below it only count as seen"
     )
     duplicates: Literal["keep", "exact", "first", "last"] = Field(
         "keep",
@@ -65,21 +65,21 @@ class PrepareSettings(BaseConfig):
     )
     tie_break: Literal["file", "random"] = Field(
         "file",
-        description="interactions of the same time follow each other as in the files, or by lot: "
+        description="order of interactions of the same time: that of the files, or random; "
         "where times are coarse, the order of the file is often that of ids",
     )
     minimum_user_interactions: NonNegativeInt = Field(
         0, description="users with fewer are left out; with the next, again until all have enough"
     )
     minimum_item_interactions: NonNegativeInt = Field(
-        0, description="items with fewer are left out; 0 keeps items that nobody touched"
+        0, description="items with fewer are left out; 0 keeps items without interactions"
     )
     history_length: PositiveInt = Field(10, description="most recent items kept in a history")
     minimum_history: PositiveInt = Field(3, description="rows with a shorter history are not made")
     candidates: Annotated[int, Field(ge=2)] = Field(20, description="target included")
     sampling: Literal["uniform", "popularity", "category"] = Field(
         "uniform",
-        description="of the other candidates among what the user never touched: by popularity in "
+        description="of the other candidates, among unseen items: uniform, by popularity in "
         "training, or of the target's category",
     )
     split_by: Literal["chronological", "leave-one-out", "by-user"] = Field(
@@ -94,7 +94,7 @@ class PrepareSettings(BaseConfig):
         None, description="keep only the last so many interactions: a slice for quick runs"
     )
     paper: Paper | None = Field(
-        None, description="print the statistics beside those that papers give for this data set"
+        None, description="print the statistics next to those that papers give for this data set"
     )
     workers: NonNegativeInt = Field(
         0, description="Ray workers; 0 works in this process. The result is the same"
@@ -126,7 +126,7 @@ class ImportConfig(BaseConfig):
         "stop the run or go to quarantine.jsonl",
     )
     paper: Paper | None = Field(
-        None, description="print the statistics beside those that papers give for this data set"
+        None, description="print the statistics next to those that papers give for this data set"
     )
     history_field: str = "historyList"
     candidates_field: str = "itemList"

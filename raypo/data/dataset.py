@@ -65,7 +65,7 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
     Args:
         folder: where it lies.
         maximum_rows: a larger one is cut to about so many rows: all the rows of some of its users,
-            drawn by lot, the same every time.
+            drawn at random, the same every time.
 
     Raises:
         InputError: a file is missing, was changed after it was prepared, lacks a column, or holds
@@ -106,7 +106,7 @@ def _drawn_users(folder: Path, maximum_rows: int | None) -> np.ndarray | None:
         return None
     files = [folder / f"{name}.parquet" for name in ("train", "validation", "test")]
     if not all(file.exists() for file in files):
-        return None  # which is missing is told where it is read
+        return None  # a missing file is reported when it is read
     total = sum(pq.read_metadata(file).num_rows for file in files)
     if total <= maximum_rows:
         return None
@@ -158,7 +158,7 @@ def _check_rows(file: Path, frame: pd.DataFrame, num_items: int) -> None:
     absent = ~(candidates == targets[:, None]).any(axis=1)
     _refuse(file, absent, "its target is not among its candidates")
     twice = (np.diff(np.sort(candidates, axis=1), axis=1) == 0).any(axis=1)
-    _refuse(file, twice, "an item stands twice among its candidates")
+    _refuse(file, twice, "an item is twice among its candidates")
 
 
 def _check_items(file: Path, column: pd.Series, name: str, num_items: int) -> np.ndarray:

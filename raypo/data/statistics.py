@@ -1,4 +1,4 @@
-"""How large a data set is, beside what papers say of theirs."""
+"""The size of a data set, and the sizes that papers report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def statistics_table(counts: dict[str, Any], paper: Paper | None) -> pd.DataFram
 
     Args:
         counts: of `dataset.json`.
-        paper: whose figures stand beside; None leaves them out.
+        paper: whose figures are added; None leaves them out.
 
     Returns:
         Columns what, here and, with `paper`, paper.

@@ -39,7 +39,7 @@ def display_titles(
 
     Args:
         titles: one per item, as the catalogue has them.
-        years: what tells items of the same title apart; empty where unknown.
+        years: what distinguishes items of the same title; empty where unknown.
         clean: apply `clean_title`; otherwise only white space is normalised.
     """
     shown = [clean_title(title) if clean else " ".join(title.split()) for title in titles]

@@ -38,7 +38,7 @@ def train(
     progress: Progress = no_progress,
     callbacks: Sequence[UserCallback] = (),
 ) -> dict[str, Any]:
-    """Run SFT or alignment. A finished run is recognised, and an interrupted one goes on.
+    """Run SFT or alignment. A finished run is recognised, and an interrupted one resumes.
 
     Args:
         config: configuration of the stage.
@@ -87,8 +87,8 @@ def _fit(trainer: ray.train.torch.TorchTrainer, output: Path) -> ray.train.Resul
     lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
     raise StoppedRun(
         f"training failed: {lines[-1] if lines else type(failure).__name__}. The workers' output "
-        "is in Ray's log folder (RAYPO_WORKER_LOGS=1 shows it); the same command goes on from the "
-        f"last checkpoint in {output / 'checkpoints'}"
+        "is in Ray's log folder (RAYPO_WORKER_LOGS=1 shows it); the same command continues from "
+        f"the last checkpoint in {output / 'checkpoints'}"
     ) from failure
 
 

@@ -1,4 +1,4 @@
-"""What training, alignment and evaluation ask of a sequential recommender, whatever its kind.
+"""The interface of sequential recommenders for training, alignment and evaluation.
 
 Shapes: b users, h items of a history, d hidden size, m embeddings, k items scored per embedding.
 """

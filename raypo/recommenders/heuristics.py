@@ -1,7 +1,7 @@
 """Heuristic baselines: popularity, item-kNN and a Markov chain, made from training rows.
 
-Each gives scores [rows, candidates]; the highest is the answer. They stand in every report beside
-the models, and in the audit of a data set.
+Each gives scores [rows, candidates]; the highest is the answer. Every report
+compares models with them, and so does the audit of a data set.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class _Block(nn.Module):
         qkv = self.qkv(self.attention_norm(states)).view(b, h, 3, self.heads, d // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         rate = self.dropout if self.training else 0.0
-        # Padding stands behind every real item, so causality alone keeps it out of their sight.
+        # Padding follows all items, so that the causal mask alone hides it.
         mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
         states = states + self.residual(self.out(mixed.transpose(1, 2).reshape(b, h, d)))
         fed: Tensor = states + self.residual(self.feed(self.feed_norm(states)))

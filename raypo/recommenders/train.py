@@ -85,7 +85,7 @@ def _epoch(
     config: RecommenderConfig,
     epoch: int,
 ) -> float:
-    """One pass with a softmax over the whole catalogue at every place; the mean loss."""
+    """One pass with a softmax over the whole catalogue at every position; the mean loss."""
     model.train()
     losses = []
     for rows in _shuffled(len(sequences), config.batch_size, [config.seed, epoch]):
@@ -102,7 +102,7 @@ def _epoch(
 
 
 def training_windows(train: pd.DataFrame, max_length: int) -> list[list[int]]:
-    """RunTasks user's training sequence in windows of `max_length` + 1 that overlap by one item.
+    """Each user's training sequence in windows of `max_length` + 1 that overlap by one item.
 
     A user's sequence is the history of the first training row, then the targets in order, so that
     every place but the first is predicted once.

@@ -33,7 +33,7 @@ _STOPPED = "stopped.json"
 def run_training(config: TrainingConfig, launch: Launch) -> dict[str, Any]:
     """Run SFT or alignment from its folder to its summary.
 
-    A finished run is recognised, and an interrupted one goes on.
+    A finished run is recognised, and an interrupted one resumes.
 
     Args:
         config: configuration of the stage.

@@ -1,8 +1,8 @@
 """The sampler: which training rows form each micro-batch of each rank.
 
-Every micro-batch is a function of (seed, step, micro-batch, rank). A resumed run therefore goes on
-exactly where it stopped, and a global micro-batch holds the same users in the same order whatever
-number of ranks divides it.
+Every micro-batch is a function of (seed, step, micro-batch, rank). A resumed run therefore
+continues exactly where it stopped, and a global micro-batch holds the same users in the same order
+whatever number of ranks divides it.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def test_a_candidate_that_stands_twice_is_named(folder: Path) -> None:
         frame.at[2, "candidates"] = candidates
 
     rewrite(folder, "validation", double)
-    with pytest.raises(InputError, match=r"validation.parquet: row 2: an item stands twice"):
+    with pytest.raises(InputError, match=r"validation.parquet: row 2: an item is twice"):
         load_dataset(folder)
 
 

@@ -126,7 +126,7 @@ def test_missing_files_folders_and_names_that_tell_nothing(tmp_path: Path) -> No
     with pytest.raises(InputError, match="is a folder"):
         resolve_sources([str(tmp_path)])
     source = write(tmp_path, "x", "log.xyz")
-    with pytest.raises(InputError, match=r"log\.xyz: its name does not tell its format"):
+    with pytest.raises(InputError, match=r"log\.xyz: its name does not show its format"):
         find_format("auto", source)
     with pytest.raises(InputError, match="format 'exel': unknown"):
         find_format("exel", source)

@@ -123,7 +123,7 @@ def find_format(name: str, source: Source) -> Format:
         name = _BY_NAME.get(source.name) or _BY_SUFFIX.get(source.suffix) or ""
         if not name:
             raise InputError(
-                f"{source.location}: its name does not tell its format; name one of "
+                f"{source.location}: its name does not show its format; name one of "
                 f"{', '.join(FORMATS)}"
             )
     if name not in FORMATS:

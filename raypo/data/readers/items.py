@@ -1,4 +1,4 @@
-"""Reading the catalogue: ids, titles, and the year that tells items of one title apart."""
+"""Reading the catalogue: ids, titles, and the year that distinguishes items of one title."""
 
 from __future__ import annotations
 

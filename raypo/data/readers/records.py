@@ -126,7 +126,7 @@ def _places(names: Sequence[str], columns: Sequence[str], file: str) -> list[int
         if column not in names:
             raise InputError(f"{file}: no column {column!r}; its columns are {', '.join(names)}")
         if list(names).count(column) > 1:
-            raise InputError(f"{file}:1: column {column!r} stands there more than once")
+            raise InputError(f"{file}:1: column {column!r} occurs more than once")
     return [list(names).index(column) for column in columns]
 
 

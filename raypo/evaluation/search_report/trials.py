@@ -110,7 +110,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def find_collapse(points: Sequence[Point], num_rows: int) -> Collapse | None:
-    """Find a fall of HitRatio@1 while the loss goes on falling, as DynamicPO describes it.
+    """Find a fall of HitRatio@1 while the loss keeps falling, as DynamicPO describes it.
 
     From the best validation to the last one, HitRatio@1 must have fallen by at least a quarter and
     by at least two standard errors of the best value, below which it may be noise. The loss must

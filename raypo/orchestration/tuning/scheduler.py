@@ -14,7 +14,7 @@ from raypo.evaluation.search_report.trials import SCORE, Trial
 def make_asha(config: AshaConfig, total_steps: int, trials: Sequence[Trial]) -> ASHAScheduler:
     """Make the scheduler, and report to it what ended trials scored.
 
-    Ray Tune does not store a scheduler's state. Trials that go on report their earlier validations
+    Ray Tune does not store a scheduler's state. Resumed trials report their earlier validations
     themselves.
 
     Args:

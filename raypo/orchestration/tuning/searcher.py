@@ -2,7 +2,7 @@
 
 `Tuner.restore` does not replace the record (Ray 2.60). It unpickles files of the run folder. Their
 scheduler is the one that the search began with, so that halving would know no ended trial. It does
-not go on with a search whose trials have all ended, and so cannot give it more.
+not continue a search whose trials have all ended, and so cannot give it more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TrialSearcher(ray.tune.search.Searcher):  # type: ignore[misc]
         return {"align": values, "registry": self._registry}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Show a validation of a trial that goes on."""
+        """Show a validation of a running trial."""
         if SCORE in result:
             number = self._running[trial_id]
             self._report_progress(f"trial {number} at step {result['step']}: {result[SCORE]:.3f}")

@@ -24,7 +24,7 @@ FINISHED, ERROR = "finished", "error"
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """Align with the settings of `config["align"]`; an interrupted run in its folder goes on.
+    """Align with the settings of `config["align"]`; an interrupted run in its folder resumes.
 
     Reports every validation but the last, so that a scheduler never stops a trial that is done;
     then `finished`, or `error` with the message.
@@ -38,7 +38,7 @@ def run_trial(config: dict[str, Any]) -> None:
         align = parse_config(AlignConfig, config["align"], source="trial")
         with synced_folders(align):
             _align(align, config["registry"])
-    except Exception as error:  # whatever it is, the search goes on without this trial
+    except Exception as error:  # the search continues without this trial, whatever it is
         ray.tune.report({ERROR: f"{error}" or type(error).__name__})
         return
     ray.tune.report({FINISHED: True})

@@ -1,7 +1,7 @@
 """Searching alignment settings with Ray Tune; every trial is an ordinary alignment run.
 
 `trials.json` is what a search resumes from: the same command reads it, gives sampler and scheduler
-the trials so far, and lets interrupted trials go on from their own checkpoints. Ray Tune's own
+the trials so far, and lets interrupted trials resume from their own checkpoints. Ray Tune's own
 snapshots are not read (`searcher.py` says why).
 """
 
@@ -32,8 +32,8 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
     """Search; the best trial is the one with the best validation HitRatio@1, not the lowest loss.
 
     Writes `trials.json` (every trial), `best.yaml` (a file that `raypo align --config` takes) and
-    `search.html`, after every trial. An interrupted search goes on. A finished one is recognised,
-    and goes on if it is given more `trials`.
+    `search.html`, after every trial. An interrupted search resumes. A finished one is recognised,
+    and continues if it is given more `trials`.
 
     Args:
         config: of the search.
