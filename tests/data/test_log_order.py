@@ -88,7 +88,7 @@ def test_the_parts_of_a_log_and_their_shards_do_not_matter(
 def test_random_tie_break_keeps_the_order_of_time(
     make_config: MakeConfig, log: Log, tmp_path: Path
 ) -> None:
-    """A log whose ties stand by id in the file: by lot they do not, and nothing else changes."""
+    """A log whose ties are ordered by id in the file: a random order changes nothing else."""
     by_id = sorted(log, key=lambda row: (row[2] // 30, int(row[1][1:])))
     coarse = [(user, item, time // 30) for user, item, time in by_id]
     source = write_log(tmp_path, coarse, "coarse.inter")

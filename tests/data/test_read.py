@@ -338,7 +338,7 @@ def test_json_lines_give_back_any_text(tmp_path: Path, rows: list[tuple[str, str
 def test_no_bytes_break_a_reader(
     tmp_path: Path, form: str, noise: random.Random, garbage: bytes
 ) -> None:
-    """Whatever stands in a file: rows, rows set aside, or an error that names it."""
+    """Any content of a file gives rows, rejected rows, or an error that names the file."""
     found = FORMATS[form]
     columns = [found.user, found.item, "rating", "timestamp", "year", "month", "day", "date"]
     names = found.names or tuple(columns)
@@ -366,15 +366,15 @@ def test_no_bytes_break_a_reader(
 
 
 def test_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
-    """Every line of a plain file is a row or is set aside."""
+    """Every line of a plain file is a row or is rejected."""
     noise = random.Random(3)
     lines = ["\t".join("ab"[noise.randrange(2)] for _ in range(noise.choice([3, 4, 4, 5])))
              for _ in range(500)]  # fmt: skip
     lines = [line if noise.random() < 0.5 else line[:-1] + "7" for line in lines]
     rejected = RejectedRows("quarantine")
     frame = log_of(write(tmp_path, INTER + "\n".join(lines) + "\n"), rejected)
-    told = sorted([*frame["line"].tolist(), *(row.line for row in rejected.rows)])
-    assert told == list(range(2, 502))
+    seen = sorted([*frame["line"].tolist(), *(row.line for row in rejected.rows)])
+    assert seen == list(range(2, 502))
     assert len(frame) > 50
 
 

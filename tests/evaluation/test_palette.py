@@ -1,4 +1,4 @@
-"""Colours of models: told apart with the common colour-vision deficiencies, in light and dark."""
+"""Colours of models stay distinct with the common colour-vision deficiencies, in light and dark."""
 
 import re
 from importlib import resources

@@ -16,7 +16,7 @@ def model(request):
     return small_model(request.param)
 
 
-def test_later_items_do_not_change_earlier_places(model):
+def test_later_items_do_not_change_earlier_positions(model):
     one, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 9, 7]])
     assert model(one).shape == (1, 4, 16)
     torch.testing.assert_close(model(one)[:, :2], model(other)[:, :2])

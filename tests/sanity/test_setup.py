@@ -70,7 +70,7 @@ def assert_refused(machine, answer, *messages):
     assert not (machine.folder / ".venv").exists()
 
 
-def test_a_machine_without_a_compiler_is_told_which_package_has_one(machine):
+def test_a_machine_without_a_compiler_gets_the_name_of_a_package(machine):
     machine.add_python("python3.12")
     packages = ("apt-get install g++", "dnf install gcc-c++", "xcode-select --install")
     assert_refused(machine, machine.setup(), "no C++ compiler", *packages)
@@ -85,7 +85,7 @@ def test_a_compiler_that_does_not_compile_is_none(machine):
     assert machine.setup("--print-python", CXX="g++ -O2").returncode == 0
 
 
-def test_a_machine_without_python_and_uv_is_told_so(machine):
+def test_a_machine_without_python_and_uv_gets_a_message(machine):
     machine.add("c++")
     assert_refused(machine, machine.setup(), "no usable Python", "docs.astral.sh/uv")
 
