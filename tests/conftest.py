@@ -23,10 +23,13 @@ settings.load_profile("raypo")
 # In a process of its own: a test that disconnects from Ray must not end the cluster.
 CLUSTER = """
 import os, sys
+from ray._private.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 head = {"num_cpus": os.cpu_count(), "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 try:
+    # Only RAY_ADDRESS leads here: Ray would join the cluster of this file by itself.
+    os.unlink(get_ray_address_file(None))
     print("address", cluster.address, flush=True)
     sys.stdin.read()  # until the tests have ended, whichever way
 finally:

@@ -19,7 +19,9 @@ from raypo.io.remote import fetch
 
 
 def connect(processes: int | None = None) -> None:
-    """Join the cluster named by RAY_ADDRESS, or start Ray on this machine; once per process.
+    """Join a cluster, or start Ray on this machine; once per process.
+
+    The cluster is that of RAY_ADDRESS, otherwise one that `ray start` runs on this machine.
 
     Args:
         processes: number of processes that the work needs at a time. Ray warns where there are
