@@ -36,9 +36,9 @@ class SequentialRecommender(_Module, Protocol):
     max_length: int
 
     def __call__(self, histories: Tensor) -> Tensor:
-        """States [b, h, d] at each place of histories [b, h], h <= max_length, for training.
+        """States [b, h, d] at each position of histories [b, h], h <= max_length, for training.
 
-        The state at a place depends on the items up to it alone; at padding it means nothing.
+        The state at a position depends on the items up to it alone; at padding it means nothing.
         """
 
     def embed(self, histories: Tensor) -> Tensor:

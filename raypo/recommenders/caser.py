@@ -60,9 +60,9 @@ class Caser(nn.Module):
         )
 
     def forward(self, histories: Tensor) -> Tensor:
-        """States [b, h, d] at each place of histories [b, h], padded with -1 at the end.
+        """States [b, h, d] at each position of histories [b, h], padded with -1 at the end.
 
-        The state at a place is read off the l items up to it.
+        The state at a position is read off the l items up to it.
         """
         return self._convolve(pad(histories, (self.max_length - 1, 0), value=-1))
 

@@ -43,9 +43,9 @@ class GRU4Rec(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, histories: Tensor) -> Tensor:
-        """States [b, h, d] at each place of histories [b, h], padded with -1 at the end.
+        """States [b, h, d] at each position of histories [b, h], padded with -1 at the end.
 
-        The state at a place depends on the items up to it alone.
+        The state at a position depends on the items up to it alone.
         """
         vectors = self.dropout(self.items(histories.clamp_min(0)))
         states: Tensor = self.out(self.gru(vectors)[0])

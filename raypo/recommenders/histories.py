@@ -11,15 +11,15 @@ def most_recent(histories: Tensor, count: int) -> Tensor:
     if histories.shape[1] <= count:
         return histories
     starts = (_lengths(histories) - count).clamp_min(0)
-    places = starts[:, None] + torch.arange(count, device=histories.device)
-    return histories.gather(1, places.clamp_max(histories.shape[1] - 1))
+    positions = starts[:, None] + torch.arange(count, device=histories.device)
+    return histories.gather(1, positions.clamp_max(histories.shape[1] - 1))
 
 
 def ending(histories: Tensor, count: int) -> Tensor:
     """The last `count` items [b, count] of histories [b, h], padded at the start instead."""
     starts = _lengths(histories) - count
-    places = starts[:, None] + torch.arange(count, device=histories.device)
-    return histories.gather(1, places.clamp_min(0)).masked_fill(places < 0, -1)
+    positions = starts[:, None] + torch.arange(count, device=histories.device)
+    return histories.gather(1, positions.clamp_min(0)).masked_fill(positions < 0, -1)
 
 
 def last_states(states: Tensor, histories: Tensor) -> Tensor:

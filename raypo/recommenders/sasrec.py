@@ -41,12 +41,12 @@ class SASRec(nn.Module):
             nn.init.normal_(table.weight, std=hidden**-0.5)
 
     def forward(self, histories: Tensor) -> Tensor:
-        """Hidden states [b, h, d] at each place of histories [b, h], padded with -1 at the end.
+        """Hidden states [b, h, d] at each position of histories [b, h], padded with -1 at the end.
 
-        The state at a place depends on the items up to it alone.
+        The state at a position depends on the items up to it alone.
         """
-        places = torch.arange(histories.shape[1], device=histories.device)
-        states = self.items(histories.clamp_min(0)) + self.positions(places)
+        positions = torch.arange(histories.shape[1], device=histories.device)
+        states = self.items(histories.clamp_min(0)) + self.positions(positions)
         states = self.dropout(states)
         for block in self.blocks:
             states = block(states)

@@ -105,7 +105,7 @@ def training_windows(train: pd.DataFrame, max_length: int) -> list[list[int]]:
     """Each user's training sequence in windows of `max_length` + 1 that overlap by one item.
 
     A user's sequence is the history of the first training row, then the targets in order, so that
-    every place but the first is predicted once.
+    every position but the first is predicted once.
     """
     windows = []
     for _, rows in train.groupby("user_id", sort=True):

@@ -42,7 +42,7 @@ def test_duplicates(
         duplicates=policy,
     )
     data = prepared(config)
-    kept = ordered([*(again[place] for place in keep), *log])
+    kept = ordered([*(again[position] for position in keep), *log])
     assert named_rows(data, all_rows(data), kept) == expected_rows(log, kept, 10, 3)
 
 

@@ -34,7 +34,7 @@ def circle_dataset(folder: Path) -> Dataset:
     rows = [
         {
             "user_id": user,
-            "history": [(user + offset + place) % 12 for place in range(4)],
+            "history": [(user + offset + position) % 12 for position in range(4)],
             "target": (user + offset + 4) % 12,
             "timestamp": offset,
         }

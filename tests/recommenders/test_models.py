@@ -56,11 +56,11 @@ def test_scores_are_cosines_and_padding_scores_nothing(model):
     scores = model.score(embeddings, items).tolist()
     vectors = model.items.weight.double().tolist()
     for row, embedding in enumerate(embeddings.double().tolist()):
-        for place in (0, 1):
-            vector = vectors[int(items[row, place])]
+        for position in (0, 1):
+            vector = vectors[int(items[row, position])]
             inner = sum(a * b for a, b in zip(embedding, vector, strict=True))
             cosine = inner / (math.hypot(*embedding) * math.hypot(*vector))
-            assert scores[row][place] == pytest.approx(cosine, abs=1e-6)
+            assert scores[row][position] == pytest.approx(cosine, abs=1e-6)
         assert scores[row][2] == 0
 
 

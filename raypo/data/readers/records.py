@@ -69,10 +69,10 @@ def _delimited(
     with _text(stream, form) as text:
         rows = _quoted(text, file, form, rejected) if form.quoted else _plain(text, form.separator)
         names = list(form.names) if form.names else _header(rows, file, form)
-        places = _places(names, columns, file)
+        positions = _positions(names, columns, file)
         for line, fields in rows:
             if len(fields) == len(names):
-                yield line, [fields[place] for place in places]
+                yield line, [fields[position] for position in positions]
             elif fields or not form.quoted:  # csv files may hold blank lines
                 problem = f"expected {len(names)} fields, got {len(fields)}"
                 rejected.add(file, line, problem, form.separator.join(fields))
@@ -121,7 +121,7 @@ def _header(rows: Iterator[Row], file: str, form: Format) -> list[str]:
     return [name.partition(":")[0] for name in names] if form.kind == "atomic" else names
 
 
-def _places(names: Sequence[str], columns: Sequence[str], file: str) -> list[int]:
+def _positions(names: Sequence[str], columns: Sequence[str], file: str) -> list[int]:
     for column in columns:
         if column not in names:
             raise InputError(f"{file}: no column {column!r}; its columns are {', '.join(names)}")
@@ -161,7 +161,7 @@ def _parquet(
     stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
     parquet = pq.ParquetFile(stream)
-    _places(parquet.schema_arrow.names, columns, file)
+    _positions(parquet.schema_arrow.names, columns, file)
     number = 0
     for batch in parquet.iter_batches(batch_size=CHUNK, columns=columns):
         taken = [batch.column(column).to_pylist() for column in columns]
