@@ -19,12 +19,12 @@ from raypo.config import InputError, cache_folder
 from raypo.io.files import file_hash, read_json, write_json
 
 _MANIFEST = "manifest.json"
-_TINY_VERSION = 2  # raised whenever `build_tiny_model` comes to write something else
+_TINY_VERSION = 2  # raise it when `build_tiny_model` changes its output
 
 
 @dataclass(frozen=True)
 class _Wheel:
-    """A package whose files are wanted, not its code.
+    """A package of which only data files are used.
 
     Attributes:
         sha256: of the wheel itself.
@@ -67,7 +67,7 @@ def movielens_100k(cache: Path | None = None) -> Path:
     """MovieLens-100K (Harper and Konstan 2015) as RecBole ships it: `.inter` and `.item`.
 
     Raises:
-        InputError: it cannot be fetched, or what came is not what was expected.
+        InputError: it cannot be fetched, or its hash is not the expected one.
     """
     return _cached("movielens-100k", cache, lambda folder: _unpack(_MOVIELENS, folder))
 
@@ -75,7 +75,7 @@ def movielens_100k(cache: Path | None = None) -> Path:
 def smollm2_135m_instruct(cache: Path | None = None) -> Path:
     """SmolLM2-135M-Instruct (arXiv 2502.02737) as a bfloat16 safetensors folder.
 
-    It comes as a 4-bit GGUF file and is converted once, so its weights are those 4-bit values.
+    It comes as a 4-bit GGUF file and is converted once, so its weights have 4-bit precision.
 
     Raises:
         InputError: as `movielens_100k`.
@@ -101,7 +101,7 @@ _MODELS: dict[str, Callable[[], Path]] = {
 
 
 def resolve_model(name_or_path: str) -> Path:
-    """The folder of a built-in model (fetched if need be), or a checked folder of the user's.
+    """The folder of a built-in model, fetched if needed, or the user's own folder, checked.
 
     Raises:
         InputError: neither a built-in name nor a folder with config.json and safetensors.
@@ -120,9 +120,9 @@ def resolve_model(name_or_path: str) -> Path:
 
 
 def _cached(name: str, cache: Path | None, build: Callable[[Path], None], version: int = 1) -> Path:
-    """The asset's folder: verified before, or built in a temporary folder and moved into place."""
+    """The asset's folder; if incomplete, it is built in a temporary folder and then renamed."""
     folder = (cache or cache_folder()) / name
-    if _is_whole(folder, version):
+    if _is_complete(folder, version):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as temporary:
@@ -135,24 +135,24 @@ def _cached(name: str, cache: Path | None, build: Callable[[Path], None], versio
         sizes = {file.name: file.stat().st_size for file in files}
         hashes = {file.name: file_hash(file) for file in files}
         write_json(fresh / _MANIFEST, {"version": version, "sizes": sizes, "sha256": hashes})
-        _put_in_place(fresh, folder, version)
+        _install(fresh, folder, version)
     return folder
 
 
-def _put_in_place(fresh: Path, folder: Path, version: int) -> None:
-    """Rename `fresh` to `folder`, unless another process was first: that one may be in use."""
-    if _is_whole(folder, version):
+def _install(fresh: Path, folder: Path, version: int) -> None:
+    """Rename `fresh` to `folder`, unless another process was first: its folder may be in use."""
+    if _is_complete(folder, version):
         return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         fresh.rename(folder)
     except OSError:
-        if not _is_whole(folder, version):
+        if not _is_complete(folder, version):
             raise
 
 
-def _is_whole(folder: Path, version: int) -> bool:
-    """Whether every file of the manifest is there in its size (hashing 270 MB takes seconds)."""
+def _is_complete(folder: Path, version: int) -> bool:
+    """Whether all files of the manifest exist in their size (hashing 270 MB takes seconds)."""
     try:
         manifest = dict(read_json(folder / _MANIFEST))
         sizes: dict[str, int] = dict(manifest["sizes"])
@@ -165,7 +165,7 @@ def _is_whole(folder: Path, version: int) -> bool:
 
 
 def _unpack(wheel: _Wheel, folder: Path) -> None:
-    """Fetch a wheel, verify it, and put its wanted members flat into `folder`."""
+    """Fetch and verify a wheel, and extract its members into `folder`, without subfolders."""
     with tempfile.TemporaryDirectory() as temporary:
         file = _download(wheel, Path(temporary))
         with zipfile.ZipFile(file) as archive:
@@ -179,9 +179,9 @@ def _unpack(wheel: _Wheel, folder: Path) -> None:
 def _download(wheel: _Wheel, folder: Path) -> Path:
     requirement = f"{wheel.name}=={wheel.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    answer = _run([*command, "--only-binary=:all:", "--dest", str(folder), requirement])
-    if answer.returncode != 0:
-        raise InputError(f"{requirement}: cannot be fetched with pip: {answer.stderr.strip()}")
+    result = _run([*command, "--only-binary=:all:", "--dest", str(folder), requirement])
+    if result.returncode != 0:
+        raise InputError(f"{requirement}: cannot be fetched with pip: {result.stderr.strip()}")
     files = list(folder.glob("*.whl"))
     if len(files) != 1:
         raise InputError(f"{requirement}: expected one wheel from pip, got {len(files)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-_VOCABULARY = 600  # what the texts below are enough for
+_VOCABULARY = 600  # as many tokens as the texts below yield
 _SPECIAL = ["<pad>", "<eos>"]
 _TEXTS = [
     "Someone chose these, oldest first:",
@@ -39,7 +39,7 @@ def build_tiny_model(folder: Path, seed: int = 0) -> None:
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),  # no id that the model could answer without being a token
+        vocab_size=len(tokenizer),  # every id the model can generate is a token
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,

@@ -1,4 +1,4 @@
-"""What a data set really measures: scores of heuristic baselines, and what is wrong with rows."""
+"""The audit of a data set: scores of heuristics, and problems in its rows."""
 
 from raypo.audit.audit import Audit, audit, audit_summary
 

@@ -16,13 +16,13 @@ _WEIGHT = {"severe": 0, "warning": 1, "note": 2}
 
 @dataclass(frozen=True)
 class Audit:
-    """Scores of heuristics on the test rows, and what is wrong with rows.
+    """Scores of heuristics on the test rows, and problems in the rows.
 
     Attributes:
         heuristics: non-personalised ones first, then by decreasing HitRatio@1.
         findings: the most severe first.
         rows: test rows. candidates: of each.
-        sampled: whether the rows belong to some users of a larger data set only.
+        sampled: whether only the rows of some users of a larger data set were audited.
     """
 
     heuristics: tuple[HeuristicScore, ...]
@@ -33,20 +33,20 @@ class Audit:
 
     @property
     def severe(self) -> bool:
-        """Whether scores on this data set do not mean what they seem to."""
+        """Whether a finding is severe: scores on this data set may be misleading."""
         return any(finding.severity == "severe" for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as read back from JSON."""
+        """Plain values for JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
 
 def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
-    """Audit a data set: a few seconds for a hundred thousand rows.
+    """Audit a data set, in a few seconds for a hundred thousand rows.
 
-    Heuristics are made from training rows, make their choices on validation rows, and are scored
-    on test rows.
+    Heuristics are computed from training rows, select their options on validation rows, and are
+    scored on test rows.
     """
     progress(0, 3, "orders")
     ranks = known_orders(dataset)
@@ -70,5 +70,5 @@ def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
 
 
 def audit_summary(dataset: Dataset, progress: Progress = no_progress) -> dict[str, Any]:
-    """Audit a data set; plain values for its `dataset.json`."""
+    """Audit a data set, as plain values for its `dataset.json`."""
     return audit(dataset, progress).as_json()

@@ -1,6 +1,6 @@
-"""Heuristics that rank candidates without and with knowledge of what users chose.
+"""Heuristics that rank candidates, with or without knowledge of what users chose.
 
-Each gives scores [rows, candidates]; the highest is the answer.
+Each returns scores [rows, candidates]; the highest is the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raypo.data.dataset import Dataset
 from raypo.recommenders.heuristics import Heuristic, candidates_of, heuristic_scores
 
 _EXAMPLES = 3
-# What is compared with the non-personalised heuristics, by the name that reports show.
+# Compared with the non-personalised heuristics; the keys are the names that reports show.
 _BASELINES: Mapping[str, Heuristic] = {
     "popularity": "popularity",
     "item-kNN": "item-knn",
@@ -31,8 +31,8 @@ class HeuristicScore:
 
     Attributes:
         name: in words.
-        baseline: whether it is a baseline, learned from what users chose, rather than a
-            non-personalised heuristic, which knows nothing of it.
+        baseline: True for a baseline, computed from what users chose; False for a non-personalised
+            heuristic, which does not use it.
         hit_ratio: HitRatio@1; ties count by their expectation. low, high: its 95% Wilson interval.
         hits: numbers of the first rows that it answers correctly.
     """
@@ -53,9 +53,9 @@ def score_heuristics(
     Args:
         dataset: its training rows and titles make the heuristics.
         rows: held-out rows with candidates.
-        known: other held-out rows. A heuristic with a choice (which position in the candidate list,
-            short or long titles) makes it on these, so that none is fitted to the rows it answers.
-        ranks: orders of the catalogue, of `known_orders`.
+        known: other held-out rows. Options (which position in the candidate list, short or long
+            titles) are selected on these, so that no heuristic is fitted to the rows it answers.
+        ranks: orders of the catalogue, from `known_orders`.
     """
     non_personalised = _non_personalised(dataset, rows, known, ranks)
     baselines = {
@@ -110,11 +110,11 @@ def known_orders(dataset: Dataset) -> dict[str, np.ndarray]:
 
 def _position(candidates: np.ndarray, known: pd.DataFrame) -> dict[str, np.ndarray]:
     positions = (candidates_of(known) == known["target"].to_numpy()[:, None]).argmax(axis=1)
-    usual = int(np.bincount(positions, minlength=candidates.shape[1]).argmax())
-    usual = min(usual, candidates.shape[1] - 1)
+    most_frequent = int(np.bincount(positions, minlength=candidates.shape[1]).argmax())
+    most_frequent = min(most_frequent, candidates.shape[1] - 1)
     scores = np.zeros(candidates.shape)
-    scores[:, usual] = 1
-    return {f"position {usual + 1} of the candidate list": scores}
+    scores[:, most_frequent] = 1
+    return {f"position {most_frequent + 1} of the candidate list": scores}
 
 
 def _longest_or_shortest(
@@ -126,7 +126,7 @@ def _longest_or_shortest(
 
 
 def _next(candidates: np.ndarray, rank: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
-    """The nearest above the last history item in an order; where all are below, the lowest."""
+    """Prefer the nearest above the last history item in an order; if all are below, the lowest."""
     last = rank[[history[-1] for history in rows["history"]]][:, None]
     ahead = rank[candidates] - last
     return -np.where(ahead > 0, ahead, ahead - ahead.min() + len(rank))

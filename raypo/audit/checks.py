@@ -1,4 +1,4 @@
-"""What can be wrong with rows, each with a severity, a count, examples and what to do."""
+"""Checks for problems in rows, each with a severity, a count, examples and advice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Finding:
     """A problem that a reader of results should know about.
 
     Attributes:
-        what: in words.
+        what: the problem in words.
         severity: `severe` changes what scores mean, `warning` may do so, `note` informs.
         count: rows (or items) concerned. of: of how many.
         examples: up to three.
@@ -42,7 +42,7 @@ class Finding:
 
 
 def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
-    """Findings of all checks of rows."""
+    """Run all checks of rows."""
     for check in (
         _rejected,
         _shared_titles,
@@ -60,7 +60,7 @@ def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
 
 
 def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """Sequences that ascend in an order that has nothing to do with time."""
+    """Find sequences that ascend in an order unrelated to time."""
     for name, rank in orders.items():
         share = ascending_share(dataset.test, rank)
         if share < 0.7:
@@ -84,7 +84,7 @@ def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[
 def find_in_heuristics(
     dataset: Dataset, heuristics: list[HeuristicScore], chance: float
 ) -> Iterator[Finding]:
-    """Non-personalised heuristics that score more than they should on test rows."""
+    """Find non-personalised heuristics that score above twice chance on test rows."""
     rows = len(dataset.test)
     best = max(heuristics, key=lambda one: one.hit_ratio if one.baseline else 0.0)
     for heuristic in heuristics:
@@ -123,7 +123,7 @@ def _rejected(dataset: Dataset) -> Finding | None:
         counts["quarantined"],
         counts["quarantined"] + read,
         examples,
-        "look at them; results cover the other rows only",
+        "inspect them; results cover the other rows only",
     )
 
 
@@ -136,13 +136,13 @@ def _shared_titles(dataset: Dataset) -> Finding | None:
         return None
     shown = dataset.items[found].head(_EXAMPLES)
     return Finding(
-        "items whose title another item has too",
+        "items that share their title with another item",
         "note",
         int(found.sum()),
         len(found),
         tuple(f"{row.source_id}: {row.source_title} -> {row.title}" for row in shown.itertuples()),
         "they are distinguished by year or number, which means nothing to a language model; if "
-        "they are the same item, join them",
+        "they are the same item, merge them",
     )
 
 
@@ -155,7 +155,7 @@ def _target_in_history(dataset: Dataset) -> Finding | None:
         np.array(found),
         "held-out rows whose target is in the history",
         "warning",
-        "the answer is in the prompt; drop repeats before splitting, or say that repeats count",
+        "the answer is in the prompt; drop repeats before splitting, or report that repeats count",
     )
 
 
@@ -168,9 +168,9 @@ def _shared_rows(dataset: Dataset) -> Finding | None:
         rows,
         found,
         "held-out rows whose history and target are in training too",
-        # Short histories of different users meet by chance; copied rows are many.
+        # Short histories of different users coincide by chance; copied rows would be many.
         "severe" if found.mean() > 0.01 else "note",
-        "the model has seen the answer; take them out of one of the splits",
+        "the model has seen the answer; remove them from one of the splits",
     )
 
 
@@ -183,9 +183,9 @@ def _shared_users(dataset: Dataset) -> Finding | None:
         dataset,
         rows,
         found,
-        "held-out rows of users that training knows",
+        "held-out rows of users with training rows",
         "note",
-        "as it should be with a split by time; with a split by user it should not",
+        "expected with a split by time; an error with a split by user",
     )
 
 
@@ -199,7 +199,7 @@ def _later_than_test(dataset: Dataset) -> Finding | None:
         late,
         "training rows later than the earliest test row",
         "warning",
-        "training looks into the future of test rows; split by time, or say that it does",
+        "training uses the future of test rows; split by time, or report that it does",
     )
 
 
@@ -218,8 +218,8 @@ def _ties(dataset: Dataset) -> Finding | None:
         found,
         f"rows of the same time as an earlier row of their user (their order is {order})",
         "warning" if found.mean() > 0.5 and not random else "note",
-        "what happened at the same time has no order; where the files are ordered by something "
-        "else, prepare with tie_break=random",
+        "interactions of the same time have no order; if the files are sorted by something else, "
+        "prepare with tie_break=random",
     )
 
 
@@ -233,9 +233,9 @@ def _unseen_candidates(dataset: Dataset) -> Finding | None:
         dataset,
         rows,
         found,
-        "held-out rows with a candidate that training never saw",
+        "held-out rows with a candidate that is not in training",
         "note",
-        "such candidates are easy to rule out for models that know the training items",
+        "models that know the training items can easily rule out such candidates",
     )
 
 

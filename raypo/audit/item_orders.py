@@ -28,8 +28,9 @@ def hidden(train: pd.DataFrame, num_items: int) -> np.ndarray:
 
     If sequences follow some order of the catalogue (ids that the files no longer hold, say), every
     sequence is a chain of it, and the chains together reveal it. A first order comes from least
-    squares over 'b follows a' (SpringRank: De Bacco et al. 2018, arXiv 1709.09002); then every item
-    is moved, again and again, half-way between its latest predecessor and its earliest successor.
+    squares over 'b follows a' (SpringRank: De Bacco et al. 2018, arXiv 1709.09002). Then every item
+    is moved repeatedly, half the way to the middle of its latest predecessor and its earliest
+    successor.
     """
     pairs = np.unique(follows(train), axis=0)
     first, second = pairs[:, 0], pairs[:, 1]
@@ -48,7 +49,7 @@ def hidden(train: pd.DataFrame, num_items: int) -> np.ndarray:
 
 
 def follows(rows: pd.DataFrame) -> np.ndarray:
-    """Items that stand next to each other in histories with targets, [pairs, 2]."""
+    """Pairs of neighbouring items in histories with targets, [pairs, 2]."""
     lengths = rows["history"].map(len).to_numpy() + 1
     joined = np.concatenate(
         [
@@ -59,8 +60,8 @@ def follows(rows: pd.DataFrame) -> np.ndarray:
     pairs = np.stack([joined[:-1], joined[1:]], axis=1)
     inside = np.ones(len(pairs), dtype=bool)
     inside[lengths.cumsum()[:-1] - 1] = False
-    kept: np.ndarray = pairs[inside]
-    return kept
+    neighbours: np.ndarray = pairs[inside]
+    return neighbours
 
 
 def ascending_share(rows: pd.DataFrame, rank: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from raypo.config.paths import LocalPath, StageFolders
 class PrepareSettings(BaseConfig):
     """Settings of data preparation, as a pipeline's `prepare` section has them.
 
-    Columns and time formats that are not named are those that the files' format usually has.
+    Columns and time formats default to those of the files' format.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"ties": "tie_break"}
@@ -34,70 +34,75 @@ class PrepareSettings(BaseConfig):
     items: Locations | None = Field(
         None, description="files of items with titles: paths, globs or URLs"
     )
-    interactions_format: str = Field("auto", description="`auto` goes by the file's name")
-    items_format: str = Field("auto", description="likewise")
+    interactions_format: str = Field("auto", description="`auto` recognises it by the file's name")
+    items_format: str = Field("auto", description="as interactions_format")
     user_field: str | None = Field(None, description="column of users")
     item_field: str | None = Field(None, description="column of item ids")
     catalogue_item_field: str | None = Field(
-        None, description="column of item ids in the item files, where it has another name"
+        None, description="column of item ids in the item files, if its name differs"
     )
     time_field: str | tuple[str, str, str] | None = Field(
-        None, description="column of times, or those of year, month and day"
+        None, description="column of times, or three columns: year, month and day"
     )
     rating_field: str | None = Field(None, description="column of ratings, for minimum_rating")
     title_field: str | None = Field(None, description="column of the item files with the title")
     year_field: str | None = Field(
-        None, description="column that distinguishes items of the same title, if there is one"
+        None, description="column that distinguishes items of the same title"
     )
-    category_field: str | None = Field(None, description="column of categories; the first counts")
+    category_field: str | None = Field(
+        None, description="column of categories; the first one is used"
+    )
     time_format: str = Field(
         "auto", description="seconds, milliseconds, iso or a pattern such as %Y-%m-%d"
     )
     malformed: Literal["stop", "quarantine"] = Field(
-        "stop", description="rows that cannot be used stop the run, or go to quarantine.jsonl"
+        "stop", description="unusable rows stop the run, or are written to quarantine.jsonl"
     )
     minimum_rating: float | None = Field(
         None, description="interactions below it only count as seen"
     )
     duplicates: Literal["keep", "exact", "first", "last"] = Field(
         "keep",
-        description="of a user and an item: keep all, drop those of the same time, or keep one",
+        description="repeated interactions of a user and an item: keep all, drop those of the same "
+        "time, or keep one",
     )
     tie_break: Literal["file", "random"] = Field(
         "file",
-        description="order of interactions of the same time: that of the files, or random; "
-        "where times are coarse, the order of the file is often that of ids",
+        description="order of interactions of the same time: as in the files, or random; "
+        "if times are coarse, files are often sorted by id",
     )
     minimum_user_interactions: NonNegativeInt = Field(
-        0, description="users with fewer are left out; with the next, again until all have enough"
+        0, description="users with fewer are left out; repeated with items until all have enough"
     )
     minimum_item_interactions: NonNegativeInt = Field(
-        0, description="items with fewer are left out; 0 keeps items without interactions"
+        0, description="items with fewer are left out; 0 also keeps items without any"
     )
     history_length: PositiveInt = Field(10, description="most recent items kept in a history")
-    minimum_history: PositiveInt = Field(3, description="rows with a shorter history are not made")
-    candidates: Annotated[int, Field(ge=2)] = Field(20, description="target included")
+    minimum_history: PositiveInt = Field(3, description="earlier interactions that a row needs")
+    candidates: Annotated[int, Field(ge=2)] = Field(
+        20, description="candidates per row, target included"
+    )
     sampling: Literal["uniform", "popularity", "category"] = Field(
         "uniform",
-        description="of the other candidates, among unseen items: uniform, by popularity in "
-        "training, or of the target's category",
+        description="how other candidates are drawn from unseen items: uniformly, by popularity in "
+        "training, or from the target's category",
     )
     split_by: Literal["chronological", "leave-one-out", "by-user"] = Field(
         "chronological",
-        description="rows by time; each user's last rows held out; or whole users held out",
+        description="rows by time; each user's last rows held out; or some users held out",
     )
     split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (8, 1, 1), description="train : validation : test, of rows or of users"
     )
     clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
     maximum_rows: PositiveInt | None = Field(
-        None, description="keep only the last so many interactions: a slice for quick runs"
+        None, description="keep only this many of the latest interactions, for quick runs"
     )
     paper: Paper | None = Field(
         None, description="print the statistics next to those that papers give for this data set"
     )
     workers: NonNegativeInt = Field(
-        0, description="Ray workers; 0 works in this process. The result is the same"
+        0, description="Ray workers; 0 runs in this process. The result is the same"
     )
     seed: NonNegativeInt = 0
 
@@ -117,9 +122,9 @@ class ImportConfig(BaseConfig):
     validation: LocalPath | None = Field(
         None, description="None takes the last tenth of the training rows"
     )
-    test: LocalPath = Field(description="likewise")
+    test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")
-    separator: str = Field("::", description="between titles, where lists are one text")
+    separator: str = Field("::", description="between titles, if a list is one text")
     malformed: Literal["stop", "quarantine"] = Field(
         "stop",
         description="rows without their target among the candidates, or with a candidate twice, "
@@ -140,13 +145,15 @@ class RecommenderSettings(BaseConfig):
 
     kind: Literal["sasrec", "gru4rec", "caser"] = "sasrec"
     hidden: PositiveInt = 64
-    layers: PositiveInt = Field(2, description="of sasrec (attention) and gru4rec (recurrent)")
-    heads: PositiveInt = Field(2, description="of sasrec: attention heads per layer")
+    layers: PositiveInt = Field(
+        2, description="layers of sasrec (attention) and gru4rec (recurrent)"
+    )
+    heads: PositiveInt = Field(2, description="attention heads per layer of sasrec")
     horizontal_filters: PositiveInt = Field(
-        4, description="of caser: filters of each height, 1 to max_length items"
+        4, description="filters of caser of each height, 1 to max_length items"
     )
     vertical_filters: PositiveInt = Field(
-        2, description="of caser: weighted sums over the last max_length items"
+        2, description="weighted sums of caser over the last max_length items"
     )
     dropout: Fraction = 0.2
     max_length: PositiveInt = Field(10, description="items of a history that are read")
@@ -155,7 +162,9 @@ class RecommenderSettings(BaseConfig):
     weight_decay: float = 0.0
     temperature: PositiveFloat = Field(0.1, description="of the softmax over cosine scores")
     max_epochs: PositiveInt = 60
-    patience: PositiveInt = Field(5, description="epochs without a better validation HitRatio@1")
+    patience: PositiveInt = Field(
+        5, description="epochs without a better validation HitRatio@1 before training stops"
+    )
     launcher: Literal["local", "ray"] = Field(
         "local", description="in this process, or on a Ray Train worker"
     )

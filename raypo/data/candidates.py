@@ -1,7 +1,7 @@
 """Candidate sets: a row's target among items that its user never interacted with.
 
-`CandidateSampler` draws those of held-out rows, once. `TrainingCandidates` draws those of training
-rows, new ones every epoch.
+`CandidateSampler` draws candidates of held-out rows, once. `TrainingCandidates` draws new ones of
+training rows every epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from raypo.config import InputError
 
 Sampling = Literal["uniform", "popularity", "category"]
-_TRIES = 50  # rounds of rejection before what is left is listed
+_TRIES = 50  # rounds of rejection before the remaining items are listed
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CandidateSampler:
     Attributes:
         num_items: in the data set. size: candidates of a row, target included.
         sampling: `uniform`; `popularity`, in proportion to occurrences in training sequences;
-            `category`, items of the target's category, filled up uniformly where too few are left.
+            `category`, items of the target's category, filled up uniformly if too few are left.
         weights: occurrences, [num_items], for `popularity`.
         categories: number of each item's category, [num_items], for `category`.
         seed: of every draw.
@@ -48,7 +48,7 @@ class CandidateSampler:
             target: of the row.
 
         Raises:
-            ValueError: too few items are unseen.
+            ValueError: there are too few unseen items.
         """
         generator = np.random.default_rng([self.seed, split, row])
         count = self.size - 1
@@ -69,8 +69,8 @@ class CandidateSampler:
             return None
         if self.sampling == "popularity":
             return self.weights
-        alike: np.ndarray = (self.categories == self.categories[target]).astype(np.int64)
-        return alike
+        same: np.ndarray = (self.categories == self.categories[target]).astype(np.int64)
+        return same
 
 
 def _weighted(
@@ -78,7 +78,7 @@ def _weighted(
 ) -> list[int]:
     """Up to `count` distinct unseen items, drawn one after the other in proportion to weights.
 
-    Drawing with replacement and leaving repeats out is drawing without replacement.
+    Drawing with replacement and skipping repeats equals drawing without replacement.
     """
     if not weights.any():
         return []
@@ -105,7 +105,7 @@ class TrainingCandidates:
     """Draws a training row's candidates as a pure function of (seed, epoch, row).
 
     Negatives are items that the user did not interact with in the training rows. Later interactions
-    are not looked at: leaving those items out would leak the test rows.
+    are not considered: excluding their items would leak the test rows.
     """
 
     def __init__(self, train: pd.DataFrame, num_items: int, size: int, seed: int) -> None:
@@ -178,7 +178,7 @@ def sample_unseen(
     free = num_items - len(seen)
     if free < count:
         raise ValueError(f"{count} unseen items asked for, there are {free}")
-    # Rejection takes num_items / free tries an item; where that is many, list what is left.
+    # Rejection takes num_items / free tries per item; if that is many, list the unseen items.
     if free < max(num_items // 8, 2 * count):
         pool = np.setdiff1d(np.arange(num_items), np.fromiter(seen, dtype=np.int64))
         return [int(item) for item in generator.choice(pool, count, replace=False)]

@@ -1,4 +1,4 @@
-"""Reading a prepared data set, and making sure that it is one."""
+"""Reading and checking a prepared data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dataset:
     """A prepared data set.
 
     Attributes:
-        folder: where it lies.
+        folder: of the data set.
         train, validation, test: rows user_id, history, target, timestamp; the last two with
             candidates.
         items: item_id (the row number), source_id, title, popularity.
@@ -63,9 +63,9 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
     """Read and check a prepared data set.
 
     Args:
-        folder: where it lies.
-        maximum_rows: a larger one is cut to about so many rows: all the rows of some of its users,
-            drawn at random, the same every time.
+        folder: of the data set.
+        maximum_rows: a larger data set is cut to about this many rows: all rows of some users,
+            drawn at random with a fixed seed.
 
     Raises:
         InputError: a file is missing, was changed after it was prepared, lacks a column, or holds
@@ -89,7 +89,7 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
 
 
 def sample_rows(frame: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFrame:
-    """`rows` of the frame drawn without replacement (None takes all), in their old order.
+    """Draw `rows` rows without replacement (None takes all), in the frame's order.
 
     The result has a column `row`: the number of the row in `frame`.
     """
@@ -112,9 +112,9 @@ def _drawn_users(folder: Path, maximum_rows: int | None) -> np.ndarray | None:
         return None
     columns = [pq.read_table(file, columns=["user_id"])["user_id"].unique() for file in files]
     users = pa.concat_arrays(columns).unique()
-    everybody = np.sort(users.to_numpy())
-    count = max(1, len(everybody) * maximum_rows // total)
-    return np.sort(np.random.default_rng(0).choice(everybody, count, replace=False))
+    all_users = np.sort(users.to_numpy())
+    count = max(1, len(all_users) * maximum_rows // total)
+    return np.sort(np.random.default_rng(0).choice(all_users, count, replace=False))
 
 
 def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.Data
         raise InputError(f"{file}: missing; remove the folder and prepare the data set again")
     expected = info["files"].get(file.name)
     if file_hash(file) != expected:
-        raise InputError(f"{file}: changed since it was prepared (its sha256 is another)")
+        raise InputError(f"{file}: changed since it was prepared (its sha256 differs)")
     frame = pd.read_parquet(file) if users is None else _read_users(file, users)
     for column in _COLUMNS[file.stem]:
         if column not in frame.columns:
@@ -134,7 +134,7 @@ def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.Data
 
 
 def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
-    """The file a batch at a time, of which only these users' rows stay."""
+    """Read a file in batches and keep only these users' rows."""
     parquet = pq.ParquetFile(file)
     if "user_id" not in parquet.schema_arrow.names:
         return pd.read_parquet(file)
@@ -153,12 +153,13 @@ def _check_rows(file: Path, frame: pd.DataFrame, num_items: int) -> None:
     if "candidates" not in frame.columns:
         return
     lengths = _check_items(file, frame["candidates"], "candidates", num_items)
-    _refuse(file, lengths != lengths[0], f"it has not {lengths[0]} candidates as the first row")
+    problem = f"it does not have {lengths[0]} candidates, unlike the first row"
+    _refuse(file, lengths != lengths[0], problem)
     candidates = np.concatenate(frame["candidates"].tolist()).reshape(len(frame), -1)
     absent = ~(candidates == targets[:, None]).any(axis=1)
     _refuse(file, absent, "its target is not among its candidates")
     twice = (np.diff(np.sort(candidates, axis=1), axis=1) == 0).any(axis=1)
-    _refuse(file, twice, "an item is twice among its candidates")
+    _refuse(file, twice, "an item occurs twice among its candidates")
 
 
 def _check_items(file: Path, column: pd.Series, name: str, num_items: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Examples: rows with their histories and candidates, of each shard and of all shards in order."""
+"""Examples: rows with histories and candidates, made per shard and joined in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART = 1 << 17  # rows of a part: a few tens of MB
 
 @dataclass(frozen=True)
 class RowTask:
-    """A shard whose rows are made.
+    """A shard to make rows of.
 
     Attributes:
         number: of the shard. folder: of the shards.
@@ -36,7 +36,7 @@ class RowTask:
 
 
 def make_rows(task: RowTask) -> int:
-    """Write the shard's rows, each to the part that it belongs to.
+    """Write the shard's rows into parts of the splits.
 
     Returns:
         The number of candidate sets that were filled up uniformly.
@@ -74,11 +74,11 @@ def make_rows(task: RowTask) -> int:
 def histories(
     items: np.ndarray, users: np.ndarray, targets: np.ndarray, length: int
 ) -> pa.ListArray:
-    """The up to `length` items of the same user before each target, oldest first.
+    """Up to `length` items of the same user before each target, oldest first.
 
     Args:
         items: of interactions, [interactions].
-        users: of interactions, in runs, [interactions].
+        users: of interactions, grouped, [interactions].
         targets: positions of the targets, [rows].
         length: of the longest history.
     """
@@ -92,7 +92,7 @@ def histories(
 
 
 def _seen(shard: Shard, task: RowTask) -> dict[int, set[int]]:
-    """Items of each user in the whole log, also those of interactions that are not kept."""
+    """Items of each user in the log, including interactions that are not kept."""
     items = task.items[shard.item]
     users, starts = np.unique(shard.user, return_index=True)
     parts = np.split(items, starts[1:]) if len(users) else []
@@ -100,7 +100,7 @@ def _seen(shard: Shard, task: RowTask) -> dict[int, set[int]]:
 
 
 def _refuse_small_catalogue(users: np.ndarray, seen: dict[int, set[int]], task: RowTask) -> None:
-    """Training draws as many candidates, so that its users are checked too."""
+    """Training rows get as many candidates, so their users are checked too."""
     for user in users.tolist():
         free = task.sampler.num_items - len(seen[user])
         if free < task.sampler.size - 1:
@@ -133,7 +133,7 @@ def _write_parts(rows: pa.Table, task: RowTask, split: str) -> None:
 
 @dataclass(frozen=True)
 class PartTask:
-    """A part of a split whose rows are sorted."""
+    """A part of a split to sort."""
 
     split: str
     number: int
@@ -141,7 +141,7 @@ class PartTask:
 
 
 def order_part(task: PartTask) -> str:
-    """Join the part's rows of all shards in their order.
+    """Join a part's rows from all shards, in order.
 
     Returns:
         The path of the file.
@@ -157,7 +157,7 @@ def order_part(task: PartTask) -> str:
 
 
 def join_parts(parts: list[str], file: Path) -> None:
-    """Write one Parquet file of the parts, one row group each."""
+    """Join the parts into one Parquet file, one row group each."""
     with pq.ParquetWriter(file, pq.read_schema(parts[0]), compression="zstd") as writer:
         for part in parts:
             writer.write_table(pq.read_table(part))

@@ -18,7 +18,7 @@ class Filters:
     Attributes:
         minimum_user: interactions that a user needs.
         minimum_item: interactions that an item needs.
-        maximum_interactions: only the last so many are kept; None keeps all.
+        maximum_interactions: only this many of the latest are kept; None keeps all.
     """
 
     minimum_user: int = 0
@@ -29,8 +29,9 @@ class Filters:
 def kept_interactions(log: ShardedLog, filters: Filters) -> list[np.ndarray]:
     """Which interactions of each shard are kept, one bool array [interactions] per shard.
 
-    First users and items with too few interactions are removed, repeatedly until all that are left
-    have enough (with both minima k: the k-core). Then all but the last `maximum_interactions` are.
+    First, users and items with too few interactions are removed, repeatedly until all that remain
+    have enough (with both minima k: the k-core). Then only the last `maximum_interactions` are
+    kept.
     """
     masks = [load_column(log.folder, number, "kept") for number in range(len(log.users))]
     if filters.minimum_user > 1 or filters.minimum_item > 1:
@@ -49,16 +50,18 @@ def _core(log: ShardedLog, filters: Filters, masks: list[np.ndarray]) -> list[np
     ]
     user = np.concatenate([pair[0] for pair in pairs])
     item = np.concatenate([pair[1] for pair in pairs])
-    alive = np.ones(len(user), dtype=bool)
+    remaining = np.ones(len(user), dtype=bool)
     while True:
-        enough_of_user = np.bincount(user[alive], minlength=offsets[-1]) >= filters.minimum_user
-        enough_of_item = np.bincount(item[alive], minlength=log.num_items) >= filters.minimum_item
-        still = alive & enough_of_user[user] & enough_of_item[item]
-        if still.sum() == alive.sum():
+        enough_of_user = np.bincount(user[remaining], minlength=offsets[-1]) >= filters.minimum_user
+        enough_of_item = (
+            np.bincount(item[remaining], minlength=log.num_items) >= filters.minimum_item
+        )
+        narrowed = remaining & enough_of_user[user] & enough_of_item[item]
+        if narrowed.sum() == remaining.sum():
             break
-        alive = still
+        remaining = narrowed
     cuts = np.cumsum([len(pair[0]) for pair in pairs])[:-1]
-    return [refine(mask, part) for mask, part in zip(masks, np.split(alive, cuts), strict=True)]
+    return [refine(mask, part) for mask, part in zip(masks, np.split(remaining, cuts), strict=True)]
 
 
 def _latest(folder: Path, masks: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -31,11 +31,11 @@ _VERSION = 2
 def import_published(
     config: ImportConfig, progress: Progress = no_progress, audit: Audit | None = None
 ) -> dict[str, Any]:
-    """Import a published data set. A data set made of the same files is recognised.
+    """Import a published data set, unless the folder already holds it.
 
     Rows have a history, a candidate list and a target, all titles. Items get ids in the order in
-    which they appear. Users are not named: rows whose history continues the row before belong to
-    one user. There are no times: rows are numbered instead.
+    which they appear. The files name no users: a row whose history continues the previous row's
+    belongs to the same user. They hold no times: rows are numbered instead.
 
     Args:
         config: the files.
@@ -113,8 +113,8 @@ def import_published(
 def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
     """Occurrences of each item in the training sequences, each interaction counted once.
 
-    A user's training sequence is the history of the user's first training row, then its targets:
-    every later history holds nothing else.
+    A user's training sequence is the history of the user's first training row, then its targets.
+    Later histories hold no other items.
 
     Returns:
         Counts, [num_items].
@@ -127,7 +127,7 @@ def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
 
 
 def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
-    """Sequences found, and interactions in them: a first history and its targets."""
+    """Number of sequences, and of interactions in them (first histories and targets)."""
     rows = pd.concat(splits.values())
     first = rows.drop_duplicates("user_id")
     return len(first), int(first["history"].map(len).sum()) + len(rows)
@@ -158,7 +158,7 @@ def _frame(
 
 
 def _problem(target: str, candidates: Sequence[str], config: ImportConfig) -> str:
-    """Why a row cannot be evaluated; empty where it can."""
+    """Why a row cannot be evaluated; empty if it can."""
     if target not in candidates:
         return (
             f"{config.target_field} is {target!r}, expected one of its {len(candidates)} candidates"
@@ -206,7 +206,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _number(splits: dict[str, pd.DataFrame]) -> None:
-    """Give rows users, by histories that continue, and a number in place of a time."""
+    """Assign users by continued histories, and row numbers instead of times."""
     user, number = -1, 0
     for name, frame in splits.items():
         users, before = [], None

@@ -1,8 +1,8 @@
 """Logs and titles to a prepared data set: sequences, splits, candidate sets.
 
 The steps are read -> order -> split -> examples -> catalogue. The log is processed on disk, one
-shard of its users at a time, so that a log of any size fits into memory. A step is a function over
-tasks, which runs in this process or on Ray's workers.
+shard of its users at a time, so that a log of any size fits into memory. A step applies a function
+to tasks, in this process or on Ray workers.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from raypo.data.writing import (
 from raypo.io.files import value_hash
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 3  # raised whenever the same inputs and options give another data set
+_VERSION = 3  # raise it when the same inputs and options give another data set
 _SHARD_BYTES = 8 << 20  # of a log's text; each worker holds a shard in memory
-_MOST_SHARDS = 256
+_MAX_SHARDS = 256
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files to prepare, and the identity of what they make.
+    """Files to prepare, and the identity of the resulting data set.
 
     Attributes:
         log: files of interactions. catalogue: files of items.
-        hashes: name and sha256 of every file, as `dataset.json` has them.
-        options: settings that shape the result.
+        hashes: name and sha256 of every file, for `dataset.json`.
+        options: settings that affect the result.
         key: hash of hashes and options; the same key means the same data set.
     """
 
@@ -84,7 +84,7 @@ def prepare(
     run_tasks: RunTasks = in_this_process,
     audit: Audit | None = None,
 ) -> dict[str, Any]:
-    """Prepare a data set. A data set made of the same inputs and options is recognised.
+    """Prepare a data set, unless the folder already holds it.
 
     Args:
         config: what to prepare.
@@ -177,7 +177,7 @@ def _read(
 
 def _number_of_shards(files: Sequence[Source]) -> int:
     size = sum(source.inflated for source in files)
-    return min(_MOST_SHARDS, max(1, size // _SHARD_BYTES))
+    return min(_MAX_SHARDS, max(1, size // _SHARD_BYTES))
 
 
 def _order(
@@ -213,7 +213,7 @@ def _examples(
     output: Path,
     runner: TaskRunner,
 ) -> int:
-    """Write every split's rows with histories and candidates; returns sets filled up uniformly."""
+    """Write all rows with histories and candidates; count the sets filled up uniformly."""
     sampler = CandidateSampler(
         len(plan.popularity),
         options.candidates,
@@ -240,7 +240,7 @@ def _examples(
 
 
 def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) -> pd.DataFrame:
-    """The items of the data set, numbered, with the titles that prompts show."""
+    """The data set's items, numbered, with the titles that prompts show."""
     items = items[plan.items >= 0]
     years = items["year"].tolist() if options.item_columns.year else None
     return pd.DataFrame(
@@ -267,7 +267,7 @@ def _counts(plan: SplitPlan, read: Sequence[ReadResult]) -> dict[str, int]:
 def _write_rejected(
     file: Path, of_items: RejectedRows, of_log: Sequence[ReadResult]
 ) -> dict[str, int]:
-    """Write the rejected rows of the catalogue and of the log's files, and count them, if any."""
+    """Write the rejected rows of the catalogue and of the log's files, and count them."""
     count = of_items.count + sum(result["rejected"] for result in of_log)
     if not count:
         return {}

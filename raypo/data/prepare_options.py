@@ -1,4 +1,4 @@
-"""The options of a preparation, as its steps take them."""
+"""The options of a preparation, grouped by step."""
 
 from __future__ import annotations
 

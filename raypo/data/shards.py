@@ -1,7 +1,7 @@
 """Reading a log into shards of users on disk, so that a log of any size fits into memory.
 
-A shard holds all interactions of its users. Which users those are depends on their names alone, so
-that the result is the same with any number of workers.
+A shard holds all interactions of its users. The user's name alone decides the shard, so the
+result is the same with any number of workers.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class ReadTask:
 
 
 class ReadResult(TypedDict):
-    """What was read of a file: usable rows, rejected rows, and the file that lists the latter."""
+    """Number of usable and of rejected rows in a file, and the file with the latter."""
 
     rows: int
     rejected: int
@@ -83,7 +83,7 @@ def read_into_shards(task: ReadTask) -> ReadResult:
     """Read a file in chunks, and add each row to its user's shard.
 
     Raises:
-        InputError: the file or, where those stop, a row is not what it should be.
+        InputError: the file cannot be read, or a row is unusable and the policy is `stop`.
     """
     rejected = RejectedRows(task.policy)
     names = pq.read_table(task.items)["item"].to_pandas()
@@ -120,7 +120,7 @@ def _append(file: Path, text: str) -> None:
 
 
 def _random_keys(order: np.ndarray, seed: int) -> np.ndarray:
-    """Distinct random numbers in place of positions in the log, the same for the same seed.
+    """Distinct random numbers that replace positions in the log, determined by the seed.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), a bijection of 64 bits.
     """
@@ -183,7 +183,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class OrderTask:
-    """A shard to bring into order."""
+    """A shard to sort."""
 
     number: int
     folder: Path
@@ -193,8 +193,8 @@ class OrderTask:
 def order_shard(task: OrderTask) -> int:
     """Sort a shard by user, time and position, and mark duplicates as not kept.
 
-    `exact` keeps the first of rows that are equal in time too, `first` and `last` one row of a user
-    and an item.
+    `exact` keeps the first of rows with the same user, item and time. `first` and `last` keep one
+    row per user and item.
 
     Returns:
         The number of users in the shard.
@@ -233,7 +233,7 @@ def load_shard(folder: Path, number: int) -> Shard:
 
 
 def load_column(folder: Path, number: int, name: str) -> np.ndarray:
-    """One of the shard's columns alone."""
+    """Read one column of a shard."""
     file = folder / f"shard-{number:05}.parquet"
     return np.asarray(pq.read_table(file, columns=[name])[name].to_numpy())
 

@@ -1,6 +1,6 @@
 """Which interactions make rows, and in which split.
 
-The split plan looks at all shards. It holds a few numbers per interaction and nothing of the rows.
+The split plan covers all shards. It holds a few numbers per interaction and no row contents.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class SplitPlan:
 
 
 def positions_in_sequences(users: np.ndarray) -> np.ndarray:
-    """Number of interactions of the same user before each, for users in runs; [interactions]."""
+    """Number of the user's earlier interactions, for grouped users; [interactions]."""
     if not len(users):
         return np.zeros(0, dtype=np.int64)
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
@@ -93,8 +93,8 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
 
     Args:
         log: the ordered shards.
-        kept: of each shard, as `kept_interactions` gives them.
-        options: how.
+        kept: of each shard, from `kept_interactions`.
+        options: of the split.
     """
     user_ids, num_users = _number_users(log, kept)
     is_row, row_users = _rows(log.folder, kept, user_ids, options.minimum_history)
@@ -110,8 +110,8 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
         )
     ]
     interacted, popularity = _count_items(log, shards, options.history_length)
-    stays = interacted > 0 if options.only_interacted else np.ones(log.num_items, dtype=bool)
-    items = np.where(stays, np.cumsum(stays) - 1, -1)
+    included = interacted > 0 if options.only_interacted else np.ones(log.num_items, dtype=bool)
+    items = np.where(included, np.cumsum(included) - 1, -1)
     rows = np.bincount(split, minlength=len(SPLITS))
     for index, shard_split in enumerate(shards):
         _save(log.folder, index, shard_split)
@@ -119,7 +119,7 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
         num_users,
         int(sum(mask.sum() for mask in kept)),
         items,
-        popularity[stays],
+        popularity[included],
         dict(zip(SPLITS, rows.tolist(), strict=True)),
     )
 
@@ -178,7 +178,7 @@ def _chronological(
 def _leave_one_out(
     users: np.ndarray, rank: np.ndarray, num_users: int, options: SplitOptions
 ) -> np.ndarray:
-    # Rows are ordered by user and time, so that the last of a run is the user's latest.
+    # Rows are ordered by user and time, so the last of a user's rows is the latest.
     after = positions_in_sequences(users[::-1])[::-1]
     enough = np.bincount(users, minlength=num_users)[users] >= len(SPLITS)
     return np.where(enough, np.maximum(2 - after, 0), 0).astype(np.int8)
@@ -196,7 +196,7 @@ def _by_user(
     return split
 
 
-# Takes the users and time ranks of rows [rows], the number of users and the options; gives the
+# Takes the users and time ranks of rows [rows], the number of users and the options; returns the
 # index in SPLITS of each row.
 _Splitter = Callable[[np.ndarray, np.ndarray, int, SplitOptions], np.ndarray]
 _SPLITTERS: dict[SplitBy, _Splitter] = {
@@ -209,7 +209,7 @@ _SPLITTERS: dict[SplitBy, _Splitter] = {
 def _count_items(
     log: ShardedLog, shards: list[ShardSplit], history_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Kept interactions of every item, and those in training sequences, each counted once.
+    """Count each item's kept interactions, and those in training sequences, once each.
 
     A user's training sequence is the history of the user's first training row, then the targets.
     """
@@ -238,7 +238,7 @@ def _save(folder: Path, number: int, part: ShardSplit) -> None:
 
 
 def load_shard_split(folder: Path, number: int) -> ShardSplit:
-    """A shard's part of the plan that `make_split_plan` wrote beside it."""
+    """Read a shard's part of the plan, written by `make_split_plan`."""
     with np.load(folder / f"split-{number:05}.npz", allow_pickle=False) as arrays:
         return ShardSplit(**{name: arrays[name] for name in arrays.files})
 

@@ -9,7 +9,7 @@ import pandas as pd
 from raypo.config import Paper
 
 # Sequences, items, interactions: LLaRA (arXiv 2312.02445) table 1, S-DPO (arXiv 2406.09215) and
-# NAPO (arXiv 2508.09653) table 4, which take over its data.
+# NAPO (arXiv 2508.09653) table 4, which use its data.
 PUBLISHED: dict[Paper, tuple[int, int, int]] = {
     "movielens": (943, 1_682, 100_000),
     "lastfm": (1_220, 4_606, 73_510),
@@ -19,7 +19,7 @@ PUBLISHED: dict[Paper, tuple[int, int, int]] = {
 
 
 def statistics_table(counts: dict[str, Any], paper: Paper | None) -> pd.DataFrame:
-    """Sequences, items and interactions of a data set, as the papers' tables have them.
+    """Sequences, items and interactions of a data set, as in the papers' tables.
 
     Args:
         counts: of `dataset.json`.

@@ -16,8 +16,8 @@ _SAMPLED_TIMES = 500_000
 def time_ranks(folder: Path, masks: list[np.ndarray]) -> np.ndarray:
     """Position of every chosen interaction in the order of time and log, int32 [chosen].
 
-    One period after the other is sorted, and its columns are read for it alone. All of them at
-    once would take several times the memory of the result.
+    Periods of time are sorted one after the other. Sorting everything at once would take several
+    times the memory of the result.
 
     Args:
         folder: of the shards.
@@ -43,7 +43,7 @@ def time_ranks(folder: Path, masks: list[np.ndarray]) -> np.ndarray:
 
 
 def _periods(folder: Path, masks: list[np.ndarray], ends: np.ndarray) -> np.ndarray:
-    """Which of some equally full periods each interaction belongs to, int16 [chosen]."""
+    """Number of each interaction's period, of about equally full ones, int16 [chosen]."""
     every = 1 + int(ends[-1]) // _SAMPLED_TIMES
     times = (load_column(folder, n, "time")[mask] for n, mask in enumerate(masks))
     sample = np.concatenate([time[::every] for time in times])

@@ -32,14 +32,13 @@ def clean_title(title: str) -> str:
 def display_titles(
     titles: Sequence[str], years: Sequence[str] | None = None, clean: bool = True
 ) -> list[str]:
-    """Titles as prompts show them, distinct whatever their case: an answer names one item.
+    """Titles as prompts show them, distinct regardless of case: an answer names one item.
 
-    Where several items share a title, ' (year)' follows it, and ' [2]', ' [3]' where that is not
-    enough.
+    If several items share a title, ' (year)' is added, then ' [2]', ' [3]' if that is not enough.
 
     Args:
-        titles: one per item, as the catalogue has them.
-        years: what distinguishes items of the same title; empty where unknown.
+        titles: one per item, from the catalogue.
+        years: what distinguishes items of the same title; empty if unknown.
         clean: apply `clean_title`; otherwise only white space is normalised.
     """
     shown = [clean_title(title) if clean else " ".join(title.split()) for title in titles]
@@ -53,7 +52,7 @@ def display_titles(
 
 
 def _numbered(titles: Sequence[str]) -> list[str]:
-    """The first of equal titles stays; the others get the next number that no title has."""
+    """Keep the first of equal titles; give the others the next number that no title has."""
     reserved = {title.casefold() for title in titles}
     seen: Counter[str] = Counter()
     distinct = []

@@ -19,14 +19,14 @@ from raypo.io.progress import Progress, no_progress
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
 _FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
-# The audit works in memory: a larger data set is audited on the rows of randomly drawn users.
+# The audit runs in memory: a larger data set is audited on the rows of randomly drawn users.
 AUDITED_ROWS = 200_000
 # An audit of a data set, as `dataset.json` holds it: `raypo.audit.audit_summary`.
 Audit = Callable[[Dataset, Progress], dict[str, Any]]
 
 
 def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
-    """The content of `dataset.json` of a data set with this key; None where the folder is free.
+    """The content of `dataset.json` of a data set with this key; None if the folder is free.
 
     Raises:
         InputError: the folder has other content, or the data set is incomplete.
@@ -52,7 +52,7 @@ def write_dataset(
     audit: Audit | None,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write all files into a temporary folder, audit them, and move the folder into place.
+    """Write all files into a temporary folder, audit them, and rename the folder.
 
     Args:
         folder: of the data set; it must be free.
@@ -82,6 +82,6 @@ def write_dataset(
 
 
 def write_parquet(frame: pd.DataFrame, file: Path) -> None:
-    """Write a table without what pandas would add to its schema."""
+    """Write a table without pandas' own schema metadata."""
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     pq.write_table(table, file, compression="zstd")

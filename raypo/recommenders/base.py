@@ -38,11 +38,11 @@ class SequentialRecommender(_Module, Protocol):
     def __call__(self, histories: Tensor) -> Tensor:
         """States [b, h, d] at each position of histories [b, h], h <= max_length, for training.
 
-        The state at a position depends on the items up to it alone; at padding it means nothing.
+        The state at a position depends only on the items up to it; at padding it is undefined.
         """
 
     def embed(self, histories: Tensor) -> Tensor:
-        """Sequence embeddings [b, d] of histories [b, h]: the state at each one's last item.
+        """Sequence embeddings [b, d] of histories [b, h]: the state at the last item of each.
 
         Longer histories are cut to their most recent `max_length` items.
         """

@@ -25,19 +25,19 @@ def build_recommender(settings: Mapping[str, Any], num_items: int) -> Sequential
     """Make an untrained recommender.
 
     Args:
-        settings: fields of RecommenderConfig; without `kind` it is SASRec, and settings that the
-            kind does not use are passed over.
+        settings: fields of RecommenderConfig. `kind` defaults to SASRec; settings that the kind
+            does not use are ignored.
         num_items: items in the catalogue.
 
     Raises:
-        InputError: `kind` is not known, or a setting that the kind needs is missing or does not
-            suit it; the message begins with the field.
+        InputError: `kind` is unknown, or a setting that the kind requires is missing; the message
+            begins with the field.
     """
     kind = settings.get("kind", "sasrec")
     if kind not in _KINDS:
-        raise InputError(f"kind: {kind!r} is no sequential recommender; known: {', '.join(_KINDS)}")
+        raise InputError(f"kind: {kind!r} is unknown; known are {', '.join(_KINDS)}")
     make, names = _KINDS[kind]
     missing = [name for name in names if name not in settings]
     if missing:
-        raise InputError(f"{missing[0]}: {kind} needs it, not given")
+        raise InputError(f"{missing[0]}: missing, required by {kind}")
     return make(num_items, **{name: settings[name] for name in names})

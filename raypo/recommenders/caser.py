@@ -18,13 +18,13 @@ class Caser(nn.Module):
     """Horizontal and vertical convolutions over the last items; a score is a cosine in [-1, 1].
 
     The last l items are an image [l, d]. Horizontal filters of each height 1 .. l find patterns of
-    consecutive items, wherever they stand; vertical filters weigh the items by how recent they are.
+    consecutive items at any position; vertical filters weight the items by how recent they are.
 
-    Deviation: the paper joins the sequence embedding with an embedding of the user. It is left out:
-    users of the test rows may be new, and NAPO compares users by their sequences alone. The fully
-    connected layer has a second, linear one behind it: a cosine needs both signs, which its ReLU
-    takes away and the paper's output layer gives back. Trained with the softmax over the catalogue
-    that all kinds share, where the paper uses cross-entropy with sampled negatives.
+    Deviation: the paper joins the sequence embedding with an embedding of the user. It is left out,
+    because users of the test rows may be new and NAPO compares users by their sequences alone. A
+    second, linear layer follows the fully connected one, because a cosine needs both signs and its
+    ReLU leaves one; in the paper the output layer restores them. All kinds are trained with the
+    softmax over the catalogue, where the paper uses cross-entropy with sampled negatives.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Caser(nn.Module):
             horizontal_filters: filters of each height.
             vertical_filters: weighted sums over the items.
             max_length: items that are read (the paper's L); older ones are left out.
-            dropout: probability in training, on item vectors and on what the convolutions find.
+            dropout: probability in training, on item vectors and on the convolutions' output.
         """
         super().__init__()
         self.max_length = max_length
@@ -62,7 +62,7 @@ class Caser(nn.Module):
     def forward(self, histories: Tensor) -> Tensor:
         """States [b, h, d] at each position of histories [b, h], padded with -1 at the end.
 
-        The state at a position is read off the l items up to it.
+        The state at a position is computed from the l items up to it.
         """
         return self._convolve(pad(histories, (self.max_length - 1, 0), value=-1))
 
@@ -84,11 +84,11 @@ class Caser(nn.Module):
         return self.items.score_all(embeddings)
 
     def _convolve(self, items: Tensor) -> Tensor:
-        """States [b, w - l + 1, d] of each l consecutive ones of items [b, w]; -1 is a blank."""
+        """States [b, w - l + 1, d] of all l consecutive items in [b, w]; -1 is a blank."""
         vectors = self.dropout(self.items(items.clamp_min(0)))
         vectors = vectors.masked_fill((items < 0)[..., None], 0.0)
         image = vectors.transpose(1, 2)
-        # Overlapping windows share their convolutions: only the maximum is taken window by window.
+        # Overlapping windows share their convolutions: only the maximum is taken per window.
         patterns = [
             max_pool1d(convolution(image).relu(), self.max_length - height, stride=1)
             for height, convolution in enumerate(self.horizontal)

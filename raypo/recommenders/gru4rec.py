@@ -36,7 +36,7 @@ class GRU4Rec(nn.Module):
         super().__init__()
         self.max_length = max_length
         self.items = ItemTable(num_items, hidden)
-        # torch warns where there is nothing to drop between.
+        # torch warns about dropout between layers if there is only one.
         between = dropout if layers > 1 else 0.0
         self.gru = nn.GRU(hidden, hidden, layers, batch_first=True, dropout=between)
         self.out = nn.Linear(hidden, hidden)

@@ -1,4 +1,4 @@
-"""The table of item vectors that every recommender reads histories and scores items with."""
+"""Item vectors: every recommender's input, and what it scores items with."""
 
 from __future__ import annotations
 

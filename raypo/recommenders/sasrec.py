@@ -36,7 +36,7 @@ class SASRec(nn.Module):
         self.blocks = nn.ModuleList(_Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
-        # The items' vectors are drawn again, last: a seed keeps the weights it has always given.
+        # Item vectors are drawn again at the end, so that a seed gives the same weights as ever.
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=hidden**-0.5)
 
@@ -93,7 +93,7 @@ class _Block(nn.Module):
         qkv = self.qkv(self.attention_norm(states)).view(b, h, 3, self.heads, d // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         rate = self.dropout if self.training else 0.0
-        # Padding follows all items, so that the causal mask alone hides it.
+        # Padding follows all items, so the causal mask alone hides it.
         mixed = scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
         states = states + self.residual(self.out(mixed.transpose(1, 2).reshape(b, h, d)))
         fed: Tensor = states + self.residual(self.feed(self.feed_norm(states)))

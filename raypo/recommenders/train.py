@@ -1,4 +1,4 @@
-"""Training a sequential recommender to its early stop, and using it afterwards."""
+"""Training a sequential recommender with early stopping, loading it and scoring with it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _SCORE = "validation/HitRatio@1"
 def train_recommender(
     config: RecommenderConfig, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Train on the training rows, stop when validation HitRatio@1 no longer rises.
+    """Train on the training rows until validation HitRatio@1 no longer rises.
 
-    The run folder gets `model.safetensors`, `model.json`, `metrics.jsonl`, `summary.json`; a run
-    that finished before is recognised.
+    Write `model.safetensors`, `model.json`, `metrics.jsonl` and `summary.json` into the run folder.
+    A finished run is not repeated.
 
     Returns:
         The summary.
 
     Raises:
-        InputError: the data set or the run folder is not usable, or SASRec's hidden is no multiple
-            of its heads.
+        InputError: the data set or the run folder is not usable, or SASRec's hidden is not a
+            multiple of its heads.
     """
     if config.kind == "sasrec" and config.hidden % config.heads:
         raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
@@ -104,8 +104,8 @@ def _epoch(
 def training_windows(train: pd.DataFrame, max_length: int) -> list[list[int]]:
     """Each user's training sequence in windows of `max_length` + 1 that overlap by one item.
 
-    A user's sequence is the history of the first training row, then the targets in order, so that
-    every position but the first is predicted once.
+    A user's sequence is the history of the first training row, then the targets in order. Every
+    position but the first is predicted once.
     """
     windows = []
     for _, rows in train.groupby("user_id", sort=True):

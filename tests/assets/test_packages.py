@@ -74,12 +74,12 @@ def test_a_package_that_cannot_be_fetched_is_an_input_error(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_half_an_asset_is_built_again(tmp_path: Path) -> None:
+def test_an_incomplete_asset_is_built_again(tmp_path: Path) -> None:
     builds = []
 
     def build(folder: Path) -> None:
         builds.append(folder)
-        (folder / "data").write_text("whole")
+        (folder / "data").write_text("complete")
 
     folder = assets._cached("some", tmp_path, build)
     assert json.loads((folder / "manifest.json").read_text())["sha256"].keys() == {"data"}
@@ -87,7 +87,7 @@ def test_half_an_asset_is_built_again(tmp_path: Path) -> None:
     assert len(builds) == 1
     (folder / "data").write_text("half")
     assets._cached("some", tmp_path, build)
-    assert (folder / "data").read_text() == "whole"
+    assert (folder / "data").read_text() == "complete"
     (folder / "manifest.json").write_text("{")
     assets._cached("some", tmp_path, build)
     (folder / "manifest.json").unlink()
@@ -146,7 +146,7 @@ def test_models_are_resolved_by_name_or_folder(
         resolve_model(str(tmp_path))
 
 
-def test_checking_a_model_s_folder_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_checking_a_model_folder_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     (tmp_path / "model.safetensors").touch()
     code = (

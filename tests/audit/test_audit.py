@@ -1,4 +1,4 @@
-"""The audit finds what is wrong with a data set, and nothing severe where nothing is."""
+"""The audit finds problems of a data set, and nothing severe if there is none."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ def dataset(tmp_path, sequence_of, targets_at=None, **options) -> Dataset:
         {
             "item_id": np.arange(ITEMS),
             "source_id": [f"x{i}" for i in range(ITEMS)],
-            # Titles in an order of their own, none inside another.
+            # Titles in an unrelated order, none inside another.
             "title": [f"<{(i * 77) % ITEMS:03}>" for i in range(ITEMS)],
             "popularity": np.bincount(tables["train"]["target"], minlength=ITEMS),
         }
@@ -50,14 +50,14 @@ def dataset(tmp_path, sequence_of, targets_at=None, **options) -> Dataset:
     return Dataset(tmp_path, **tables, items=items, info=info)
 
 
-def by_taste(r, user):
+def by_preference(r, user):
     """A user likes items of one kind, in any order."""
     kind = user % 4
     return r.choice(np.arange(kind, ITEMS, 4), 10, replace=False)
 
 
 def ascending(r, user):
-    """Anything, in the order of a catalogue number that is not in the files."""
+    """Random items, in the order of a catalogue number that is not in the files."""
     secret = np.random.default_rng(99).permutation(ITEMS)
     return secret[np.sort(r.choice(ITEMS, 10, replace=False))]
 
@@ -66,13 +66,13 @@ def severe(result):
     return [finding.what for finding in result.findings if finding.severity == "severe"]
 
 
-def test_honest_data_has_no_severe_finding_and_baselines_score_above_chance(tmp_path):
-    result = audit(dataset(tmp_path, by_taste))
+def test_sound_data_has_no_severe_finding_and_baselines_score_above_chance(tmp_path):
+    result = audit(dataset(tmp_path, by_preference))
     assert severe(result) == [] and not result.severe
     scores = {one.name: one for one in result.heuristics}
     assert scores["random"].hit_ratio == pytest.approx(1 / CANDIDATES)
     assert scores["item-kNN"].low > 2 / CANDIDATES
-    # An order made from the sequences themselves may keep items of one taste together.
+    # An order made from the sequences themselves may group items of one kind.
     others = [one for one in result.heuristics if not one.baseline and "hidden" not in one.name]
     assert len(others) == 4 and all(one.low < 2 / CANDIDATES for one in others)
 
@@ -89,23 +89,23 @@ def test_a_hidden_order_is_found_without_ids(tmp_path):
 
 
 def test_a_frequent_position_of_targets_is_found(tmp_path):
-    result = audit(dataset(tmp_path, by_taste, targets_at=3))
+    result = audit(dataset(tmp_path, by_preference, targets_at=3))
     assert any("position 4 of the candidate list" in what for what in severe(result))
 
 
-def test_rows_that_training_has_seen_are_found(tmp_path):
-    data = dataset(tmp_path, by_taste)
+def test_held_out_rows_in_training_are_found(tmp_path):
+    data = dataset(tmp_path, by_preference)
     copied = replace(data, train=pd.concat([data.train, data.test], ignore_index=True))
     found = {finding.what: finding for finding in audit(copied).findings}
     shared = found["held-out rows whose history and target are in training too"]
     assert shared.severity == "severe"
     assert (shared.count, shared.of) == (len(data.test), len(data.test) + len(data.validation))
     assert len(shared.examples) == 3 and shared.examples[0].startswith("test:0 ")
-    assert "held-out rows of users that training knows" in found
+    assert "held-out rows of users with training rows" in found
 
 
 def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
-    data = dataset(tmp_path, by_taste)
+    data = dataset(tmp_path, by_preference)
     test = data.test.copy()
     test.at[0, "target"] = int(test["history"].iat[0][0])
     candidates = test["candidates"].iat[0].copy()
@@ -119,7 +119,7 @@ def test_targets_in_histories_and_late_training_rows_are_counted(tmp_path):
 
 
 def test_titles_inside_titles_are_counted(tmp_path):
-    data = dataset(tmp_path, by_taste)
+    data = dataset(tmp_path, by_preference)
     items = data.items.assign(title=["Alien" if i == 0 else f"Alien {i:03}" for i in range(ITEMS)])
     found = {f.what: f for f in audit(replace(data, items=items)).findings}
     with_alien = sum(
@@ -133,7 +133,7 @@ def test_neighbours_stay_within_a_row():
     assert follows(rows).tolist() == [[1, 2], [2, 3], [5, 6]]
 
 
-# Importing, which audits what it writes.
+# Importing, which includes the audit.
 
 
 def published(file, rows):

@@ -1,4 +1,4 @@
-"""Logs, and data sets prepared of them, for the tests of preparation."""
+"""Logs, and data sets prepared from them, for the tests of preparation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def all_rows(data: Dataset) -> pd.DataFrame:
 
 
 def expected_rows(log: Log, kept: Log, history_length: int, minimum_history: int) -> list[object]:
-    """(user, history, target, time) of a kept log that is in order, users by name."""
+    """(user, history, target, time) of a filtered log in order, users by name."""
     sequences: dict[str, list[str]] = {}
     rows: list[object] = []
     for user, item, time in kept:
@@ -55,7 +55,7 @@ def named_rows(data: Dataset, frame: pd.DataFrame, kept: Log) -> list[object]:
 
 
 def core(log: Log, users: int, items: int) -> Log:
-    """One interaction after the other is taken out as long as one has too few beside it."""
+    """Remove one interaction at a time, as long as a user or an item has too few."""
     left = list(log)
     while True:
         user = Counter(row[0] for row in left)

@@ -43,7 +43,7 @@ def put(column: str, row: int, value: Any) -> Callable[[pd.DataFrame], None]:
     return change
 
 
-def test_a_data_set_is_read_whole(folder: Path) -> None:
+def test_all_files_of_a_data_set_are_read(folder: Path) -> None:
     data = load_dataset(folder)
     assert data.folder == folder
     assert data.num_items == len(data.titles) == 60
@@ -67,7 +67,7 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
         ("train", put("history", 1, np.array([-1, 5])), "row 1: its history holds an unknown"),
         ("train", put("target", 4, 60), "row 4: its target is an unknown item"),
         ("test", put("candidates", 1, np.arange(40, 61)), "row 1: its candidates holds an unknown"),
-        ("test", put("candidates", 1, np.arange(5)), "row 1: it has not 20 candidates"),
+        ("test", put("candidates", 1, np.arange(5)), "row 1: it does not have 20 candidates"),
         ("test", lambda f: f.assign(target=f.history.str[0]), "row 0: its target is not among"),
         ("test", lambda f: f.drop(columns="candidates"), "no column 'candidates'; it has user_id"),
         ("validation", lambda f: f.head(0), "has no rows"),
@@ -85,14 +85,14 @@ def test_impossible_content_is_named(
     assert f"{name}.parquet" in str(error.value)
 
 
-def test_a_candidate_that_stands_twice_is_named(folder: Path) -> None:
+def test_a_repeated_candidate_is_named(folder: Path) -> None:
     def double(frame: pd.DataFrame) -> None:
         candidates, target = frame.at[2, "candidates"].copy(), frame.at[2, "target"]
         candidates[0 if candidates[0] != target else 1] = target
         frame.at[2, "candidates"] = candidates
 
     rewrite(folder, "validation", double)
-    with pytest.raises(InputError, match=r"validation.parquet: row 2: an item is twice"):
+    with pytest.raises(InputError, match=r"validation.parquet: row 2: an item occurs twice"):
         load_dataset(folder)
 
 

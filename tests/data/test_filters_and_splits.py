@@ -15,7 +15,7 @@ Log = list[tuple[str, str, int]]
 Option = dict[str, object]
 
 
-def test_maximum_rows_keeps_the_last_but_no_seen_candidate(
+def test_maximum_rows_keeps_the_latest_and_still_excludes_seen_candidates(
     make_config: MakeConfig, log: Log
 ) -> None:
     data = prepared(make_config(maximum_rows=150, minimum_history=1))
@@ -59,7 +59,7 @@ def test_leave_one_out_holds_each_users_last_rows_out(make_config: MakeConfig, l
     assert data.train["timestamp"].is_monotonic_increasing
 
 
-def test_by_user_holds_whole_users_out(make_config: MakeConfig, log: Log) -> None:
+def test_by_user_holds_out_all_rows_of_some_users(make_config: MakeConfig, log: Log) -> None:
     data = prepared(make_config(split_by="by-user", split=(2, 1, 1)))
     users = [set(frame["user_id"]) for frame in (data.train, data.validation, data.test)]
     assert [len(one) for one in users] == [6, 3, 3]

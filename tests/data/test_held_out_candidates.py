@@ -69,7 +69,7 @@ def test_candidates_by_popularity_and_by_category(make_config: MakeConfig, tmp_p
     assert mean_popularity(popular) > 1.03 * mean_popularity(uniform)
 
 
-def test_weights_give_the_chances(tmp_path: Path) -> None:
+def test_weights_are_sampling_probabilities(tmp_path: Path) -> None:
     weights = np.array([0, 1, 2, 5, 0])
     sampler = CandidateSampler(5, 2, "popularity", weights, np.zeros(5), 0)
     drawn = Counter(

@@ -63,11 +63,11 @@ def test_low_ratings_only_count_as_seen(make_config: MakeConfig, log: Log, tmp_p
         assert set(row.candidates.tolist()) & seen == {row.target}
 
 
-def test_the_parts_of_a_log_and_their_shards_do_not_matter(
+def test_files_and_shards_of_a_log_do_not_change_the_result(
     make_config: MakeConfig, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = make_config(output=tmp_path / "whole")
-    prepare(whole)
+    single = make_config(output=tmp_path / "single")
+    prepare(single)
     monkeypatch.setattr("raypo.data.prepare._SHARD_BYTES", 512)
     monkeypatch.setattr("raypo.data.examples.PART", 17)
     monkeypatch.setattr("raypo.data.prepare.PART", 17)
@@ -80,7 +80,7 @@ def test_the_parts_of_a_log_and_their_shards_do_not_matter(
     prepare(parts)
     for split in ("train", "validation", "test", "items"):
         a, b = (
-            pd.read_parquet(tmp_path / name / f"{split}.parquet") for name in ("whole", "parts")
+            pd.read_parquet(tmp_path / name / f"{split}.parquet") for name in ("single", "parts")
         )
         pd.testing.assert_frame_equal(a, b)
 

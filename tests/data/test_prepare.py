@@ -28,7 +28,7 @@ Log = list[tuple[str, str, int]]
 Option = dict[str, object]
 
 
-def test_rows_agree_with_a_plain_construction(make_config: MakeConfig, log: Log) -> None:
+def test_rows_agree_with_a_simple_implementation(make_config: MakeConfig, log: Log) -> None:
     data = prepared(make_config(history_length=5, minimum_history=2))
     sequences: dict[str, list[int]] = {}
     expected = []
@@ -67,7 +67,7 @@ def test_items_are_numbered_by_row_and_titled(make_config: MakeConfig) -> None:
     assert data.titles[:3] == ["The Film 0 (1980)", "The Film 0 (1981)", "The Film 1 (1980)"]
 
 
-def test_titles_left_as_they_are(make_config: MakeConfig) -> None:
+def test_titles_without_cleaning(make_config: MakeConfig) -> None:
     data = prepared(make_config(clean_titles=False))
     assert data.titles[:2] == ["Film 0, The (1980)", "Film 0, The (1981)"]
 
@@ -87,7 +87,7 @@ def test_same_input_same_bytes(make_config: MakeConfig, tmp_path: Path) -> None:
         assert file_hash(tmp_path / "first" / file) == file_hash(tmp_path / "second" / file)
 
 
-def test_seed_changes_candidates_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_seed_changes_only_candidates(make_config: MakeConfig, tmp_path: Path) -> None:
     first = prepared(make_config())
     second = prepared(make_config(seed=1, output=tmp_path / "other"))
     drop = {"columns": "candidates"}
@@ -157,14 +157,14 @@ def test_unusable_rows_are_collected_counted_and_audited(
     assert prepare(config, audit=audit_summary) == info
 
 
-def test_titles_that_several_items_share_are_found(make_config: MakeConfig) -> None:
+def test_shared_titles_are_found(make_config: MakeConfig) -> None:
     info = prepare(make_config(), audit=audit_summary)
-    (finding,) = [f for f in info["audit"]["findings"] if "title another item has" in f["what"]]
+    (finding,) = [f for f in info["audit"]["findings"] if "share their title" in f["what"]]
     assert finding["count"] == NUM_ITEMS
     assert finding["examples"][0] == "i0: Film 0, The -> The Film 0 (1980)"
 
 
-def test_a_large_data_set_is_audited_by_whole_users(
+def test_a_large_data_set_is_audited_on_all_rows_of_some_users(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raypo.data.writing.AUDITED_ROWS", 150)

@@ -27,7 +27,7 @@ def test_built_in_template_is_short_and_ends_without_white_space() -> None:
     ]
 
 
-def test_a_template_of_the_user_s_own(tmp_path: Path) -> None:
+def test_a_custom_template(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("{{json}} {candidates}\nafter {history}\n", encoding="utf-8")
     assert render(load_template(path), ["A", "B"], ["C", "D"]) == "{json} C\nD\nafter A; B"
@@ -78,18 +78,18 @@ def test_prompt_is_the_rendered_text(encoder: Encoder) -> None:
     assert encoder.tokenizer.eos_token_id not in tokens
 
 
-def test_a_long_prompt_loses_its_oldest_history_alone(encoder: Encoder) -> None:
+def test_a_long_prompt_loses_only_its_oldest_history(encoder: Encoder) -> None:
     history = [0, 1, 2, 3] * 5
-    whole = encoder.prompt(history, [1, 3])
+    full = encoder.prompt(history, [1, 3])
     kept = encoder.prompt(history[4:], [1, 3])
     short = replace(encoder, max_prompt_tokens=len(kept))
     assert short.prompt(history, [1, 3]) == kept and short.cut_prompts == 1
-    assert replace(encoder, max_prompt_tokens=len(whole)).prompt(history, [1, 3]) == whole
+    assert replace(encoder, max_prompt_tokens=len(full)).prompt(history, [1, 3]) == full
     with pytest.raises(InputError, match=r"2 candidates takes \d+ tokens .* more than the 5"):
         replace(encoder, max_prompt_tokens=5).prompt(history, [1, 3])
 
 
-def test_response_is_the_title_and_ends(encoder: Encoder) -> None:
+def test_response_is_the_title_and_end_of_sequence(encoder: Encoder) -> None:
     for item, title in enumerate(TITLES):
         response = encoder.response(item)
         assert response[-1] == encoder.tokenizer.eos_token_id
@@ -97,10 +97,10 @@ def test_response_is_the_title_and_ends(encoder: Encoder) -> None:
         assert encoder.response(item) is response
 
 
-def test_prompt_and_response_meet_at_a_token_border(encoder: Encoder) -> None:
-    whole = render(encoder.template, [TITLES[0]], TITLES) + " " + TITLES[2]
+def test_prompt_and_response_meet_at_a_token_boundary(encoder: Encoder) -> None:
+    joined_text = render(encoder.template, [TITLES[0]], TITLES) + " " + TITLES[2]
     joined = encoder.prompt([0], range(4)) + encoder.response(2)[:-1]
-    assert encoder.tokenizer(whole).input_ids == joined
+    assert encoder.tokenizer(joined_text).input_ids == joined
 
 
 def test_bos_comes_only_from_a_tokenizer_that_adds_it() -> None:

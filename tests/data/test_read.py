@@ -109,7 +109,7 @@ def test_one_column_may_serve_twice(tmp_path: Path) -> None:
         (log_of, INTER + "1\t\t3\t1\n", ":2: item_id is empty"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_unusable_files_and_rows_are_named(
     tmp_path: Path, read: object, content: str | bytes, message: str
 ) -> None:
     source = write(tmp_path, content)
@@ -118,7 +118,7 @@ def test_what_is_wrong_is_named(
     assert source.location in str(error.value)
 
 
-def test_missing_files_folders_and_names_that_tell_nothing(tmp_path: Path) -> None:
+def test_missing_files_folders_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.item: no such file"):
         resolve_sources([str(tmp_path / "absent.item")])
     with pytest.raises(InputError, match=r"\*\.csv: no file matches"):
@@ -269,7 +269,7 @@ def test_times_are_recognised_and_read(texts: list[str], form: str, seconds: lis
     assert parse_times(series, form).tolist() == seconds
 
 
-def test_a_pattern_of_times_and_one_that_is_none(tmp_path: Path) -> None:
+def test_time_patterns_and_an_invalid_format(tmp_path: Path) -> None:
     assert parse_times(pd.Series(["2.1.1970 01:00", "x"]), "%d.%m.%Y %H:%M").tolist()[0] == 90000
     source = write(tmp_path, INTER + "u\ti\t1\t1\n")
     with pytest.raises(InputError, match="time_format 'minutes': expected auto, seconds"):
@@ -365,7 +365,7 @@ def test_no_bytes_break_a_reader(
     assert all(row.file == source.location and row.line > 0 for row in rejected.rows)
 
 
-def test_nothing_is_dropped_in_silence(tmp_path: Path) -> None:
+def test_no_line_is_dropped_silently(tmp_path: Path) -> None:
     """Every line of a plain file is a row or is rejected."""
     noise = random.Random(3)
     lines = ["\t".join("ab"[noise.randrange(2)] for _ in range(noise.choice([3, 4, 4, 5])))

@@ -51,7 +51,7 @@ def test_moved_articles_are_put_back(title: str, clean: str) -> None:
         "Film (unclosed, The",
     ],
 )
-def test_other_titles_stay(title: str) -> None:
+def test_other_titles_are_unchanged(title: str) -> None:
     assert clean_title(title) == title
 
 
@@ -78,7 +78,7 @@ def test_titles_without_years_are_numbered_around_given_ones() -> None:
     ]
 
 
-def test_titles_as_they_are_still_become_distinct() -> None:
+def test_titles_without_cleaning_become_distinct() -> None:
     assert display_titles(["Ring, The", "Ring, The"], ["", "2002"], clean=False) == [
         "Ring, The",
         "Ring, The (2002)",
@@ -93,7 +93,7 @@ def test_titles_as_they_are_still_become_distinct() -> None:
         )
     )
 )
-def test_titles_are_distinct_whatever_their_case(pairs: list[tuple[str, str]]) -> None:
+def test_titles_are_distinct_regardless_of_case(pairs: list[tuple[str, str]]) -> None:
     shown = display_titles([title for title, _ in pairs], [year for _, year in pairs])
     assert len({title.casefold() for title in shown}) == len(pairs)
     assert all(new.startswith(old) for new, (old, _) in zip(shown, pairs, strict=True))

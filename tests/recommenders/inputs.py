@@ -1,4 +1,4 @@
-"""What the tests of recommenders share: small settings of each kind and a data set to learn."""
+"""Shared by the tests of recommenders: small settings of each kind and a data set to learn."""
 
 from pathlib import Path
 from typing import Any

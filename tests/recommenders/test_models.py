@@ -1,4 +1,4 @@
-"""Every kind of recommender: causality, padding, cut histories, cosines; each kind's own sums."""
+"""Every kind of recommender: causality, padding, cut histories, cosines; each kind's formula."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_long_histories_are_cut_to_the_most_recent(model):
     torch.testing.assert_close(longer[0], longer[1])
 
 
-def test_scores_are_cosines_and_padding_scores_nothing(model):
+def test_scores_are_cosines_and_padding_scores_zero(model):
     torch.manual_seed(1)
     embeddings = torch.randn(3, 16) * 100
     items = torch.tensor([[0, 1, -1], [5, 5, -1], [19, 2, -1]])
@@ -94,11 +94,11 @@ def test_every_weight_is_trained(model):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_one_recurrent_layer_with_dropout_is_quiet():
+def test_one_recurrent_layer_with_dropout_does_not_warn():
     assert small_model("gru4rec", layers=1, dropout=0.5).embed(torch.tensor([[1]])).shape == (1, 16)
 
 
-def test_caser_convolves_as_the_paper_says():
+def test_caser_follows_the_paper():
     model = small_model("caser").requires_grad_(False)
     history = [4, 9, 7]
     # Three items of five: two blanks come first.
@@ -110,13 +110,13 @@ def test_caser_convolves_as_the_paper_says():
         for filter_, bias in zip(convolution.weight, convolution.bias, strict=True):
             values = [float((window * filter_.T).sum() + bias) for window in windows]
             patterns.append(max(0.0, *values))
-    # Joined value by value; the order is free, for a fully connected layer follows.
+    # Joined value by value. Any order would do, because a fully connected layer follows.
     sums = torch.stack([weights @ image for weights in model.vertical.weight], dim=1)
     expected = model.out(torch.cat([torch.tensor(patterns), sums.flatten()]))
     torch.testing.assert_close(model.embed(torch.tensor([history]))[0], expected)
 
 
-def test_gru4rec_steps_as_the_paper_says():
+def test_gru4rec_follows_the_paper():
     model = small_model("gru4rec", layers=1)
     # The gates of torch's cell: reset, update, candidate.
     update_in, update_state = model.gru.weight_ih_l0, model.gru.weight_hh_l0
@@ -149,14 +149,16 @@ def test_sasrec_weights_keep_their_names():
         ([[1, 2, -1], [4, 5, 6]], 3, [[1, 2, -1], [4, 5, 6]], [[-1, 1, 2], [4, 5, 6]]),
     ],
 )
-def test_histories_are_cut_and_turned(histories, count, recent, last):
+def test_histories_are_cut_and_padded_at_either_end(histories, count, recent, last):
     assert most_recent(torch.tensor(histories), count).tolist() == recent
     assert ending(torch.tensor(histories), count).tolist() == last
 
 
-def test_what_cannot_be_built_names_the_field():
-    with pytest.raises(InputError, match="kind: 'bert4rec' is no sequential recommender"):
+def test_invalid_settings_name_the_field():
+    with pytest.raises(
+        InputError, match="kind: 'bert4rec' is unknown; known are sasrec, gru4rec, caser"
+    ):
         build_recommender(SMALL | {"kind": "bert4rec"}, 20)
     settings = {name: value for name, value in SMALL.items() if name != "vertical_filters"}
-    with pytest.raises(InputError, match="vertical_filters: caser needs it"):
+    with pytest.raises(InputError, match="vertical_filters: missing, required by caser"):
         build_recommender(settings | {"kind": "caser"}, 20)

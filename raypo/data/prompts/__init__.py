@@ -16,7 +16,7 @@ def load_template(path: Path | None) -> str:
     """A template's text; None is the built-in one.
 
     Raises:
-        InputError: unreadable, or without exactly one `{history}` and one `{candidates}`.
+        InputError: it cannot be read, or does not have `{history}` and `{candidates}` once each.
     """
     if path is None:
         return resources.files(__package__).joinpath("ranking.txt").read_text("utf-8").rstrip("\n")
@@ -29,7 +29,7 @@ def load_template(path: Path | None) -> str:
 
 
 def render(template: str, history_titles: Sequence[str], candidate_titles: Sequence[str]) -> str:
-    """Fill a template: the history parted by semicolons, one candidate a line."""
+    """Fill a template: history separated by semicolons, one candidate per line."""
     return template.format(
         history="; ".join(history_titles), candidates="\n".join(candidate_titles)
     )
@@ -39,8 +39,8 @@ def _check_fields(text: str, path: Path) -> None:
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
-        raise InputError(f"{path}: {error}; write a brace of the text itself twice") from None
-    # A conversion or a format, as in {history!r} or {history:>9}, makes another field of it.
+        raise InputError(f"{path}: {error}; double a brace that is part of the text") from None
+    # A field with a conversion or a format, as in {history!r} or {history:>9}, is refused.
     found = sorted(
         f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
         for _, name, form, conversion in parsed

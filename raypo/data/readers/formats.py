@@ -1,4 +1,4 @@
-"""Formats of logs and catalogues: how their lines are cut, and what their columns are called."""
+"""Formats of logs and catalogues: how lines are split and columns are named."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Format:
 
     Attributes:
         kind: `delimited` lines; `atomic`, RecBole's, with a header of `name:type`; `json` objects
-            or `literal` Python dicts, one a line; `parquet`.
+            or `literal` Python dicts, one per line; `parquet`.
         separator, quoted, encoding: of delimited lines.
-        names: of the columns, where the file has no header.
+        names: of the columns, if the file has no header.
         user, item, time, rating: columns of a log; time may be a year, a month and a day.
         title, year, category: columns of a catalogue.
-        time_format: as `parse_times` takes it.
-        category_separator: between the categories of an item; the first counts.
+        time_format: for `parse_times`.
+        category_separator: between the categories of an item; the first one is used.
     """
 
     kind: Kind
@@ -114,10 +114,10 @@ _BY_SUFFIX = {
 
 
 def find_format(name: str, source: Source) -> Format:
-    """The format of this name; `auto` goes by the file's name.
+    """The format of this name; `auto` recognises it by the file's name.
 
     Raises:
-        InputError: unknown, or the file's name says nothing.
+        InputError: the format is unknown, or the file's name does not show it.
     """
     if name == "auto":
         name = _BY_NAME.get(source.name) or _BY_SUFFIX.get(source.suffix) or ""

@@ -1,4 +1,4 @@
-"""Interactions: user, item, time and, where asked for, a rating."""
+"""Interactions: user, item, time and, if requested, a rating."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LogReader:
         form: of the files.
         user, item, time: columns; time may be a year, a month and a day.
         rating: column of ratings; None does not read them.
-        time_format: as `parse_times` takes it, never `auto`.
+        time_format: for `parse_times`, never `auto`.
     """
 
     form: Format
@@ -51,7 +51,7 @@ class LogColumns:
         user, item, time, rating: columns; None takes the format's own. Time may be a year, a month
             and a day.
         with_rating: whether ratings are read.
-        time_format: `auto` takes the format's own, or what the first rows look like.
+        time_format: `auto` takes the format's own, or infers it from the first rows.
     """
 
     form: str = "auto"
@@ -64,7 +64,7 @@ class LogColumns:
 
 
 def log_reader(sources: Sequence[Source], columns: LogColumns) -> LogReader:
-    """Decide how a log is read. An open time format is guessed from its first rows.
+    """Decide how a log is read. The time format is inferred from the first rows if unknown.
 
     Args:
         sources: the files, all of one format.
@@ -77,7 +77,7 @@ def log_reader(sources: Sequence[Source], columns: LogColumns) -> LogReader:
     formats = {find_format(columns.form, source) for source in sources}
     if len(formats) > 1:
         names = ", ".join(source.location for source in sources)
-        raise InputError(f"{names}: files of several formats; give those of one at a time")
+        raise InputError(f"{names}: files of several formats; give files of one format")
     found = formats.pop()
     reader = LogReader(
         found,
@@ -88,14 +88,14 @@ def log_reader(sources: Sequence[Source], columns: LogColumns) -> LogReader:
         found.time_format if columns.time_format == "auto" else columns.time_format,
     )
     if reader.time_format == "auto":
-        reader = replace(reader, time_format=_seen_time_format(sources[0], reader))
+        reader = replace(reader, time_format=_infer_time_format(sources[0], reader))
     return reader
 
 
-def _seen_time_format(source: Source, reader: LogReader) -> str:
+def _infer_time_format(source: Source, reader: LogReader) -> str:
     if not isinstance(reader.time, str):
         return "iso"
-    # What is rejected is the reading's to report, with its policy.
+    # Rejected rows are reported later, when the log is read, by its policy.
     chunks = read_columns(source, reader.form, reader.columns, RejectedRows("quarantine"))
     with closing(chunks):
         for chunk in chunks:
@@ -109,10 +109,10 @@ def read_interactions(
     """Chunks of interactions in the order of the file.
 
     Returns:
-        Columns user, item (text), time (float64 seconds), line, and rating (float64) where read.
+        Columns user, item (text), time (float64 seconds), line, and rating (float64) if read.
 
     Raises:
-        InputError: the file cannot be read, or a rejected row where those stop.
+        InputError: the file cannot be read, or a row is unusable and the policy is `stop`.
     """
     for chunk in read_columns(source, reader.form, reader.columns, rejected):
         time = _time_texts(chunk, reader.time)
@@ -145,7 +145,7 @@ def _time_texts(chunk: pd.DataFrame, time: TimeField) -> pd.Series:
 def _problems(
     frame: pd.DataFrame, chunk: pd.DataFrame, time: pd.Series, reader: LogReader
 ) -> pd.Series:
-    """What is wrong with each row, empty where nothing is."""
+    """The problem of each row, empty if there is none."""
     problems = pd.Series("", index=frame.index, dtype=object)
     wanted = "a number (below 2^53)"
     if reader.time_format not in ("seconds", "milliseconds"):

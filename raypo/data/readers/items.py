@@ -21,7 +21,7 @@ class ItemColumns:
     Attributes:
         form: name of the format, or `auto`.
         item, title, year, category: columns; None takes the format's own.
-        with_category: whether categories are read; an item's first one counts.
+        with_category: whether categories are read; an item's first one is used.
     """
 
     form: str = "auto"
@@ -35,15 +35,16 @@ class ItemColumns:
 def read_items(
     sources: Sequence[Source], rejected: RejectedRows, columns: ItemColumns
 ) -> pd.DataFrame:
-    """Read items as columns item, title, year, category (empty where there is none).
+    """Read items as columns item, title, year, category (empty if there is none).
 
     Args:
         sources: the files.
-        rejected: takes rows with an empty id or title, or the id of an earlier row.
+        rejected: collects rows with an empty id or title, or the id of an earlier row.
         columns: what to read.
 
     Raises:
-        InputError: unreadable, no such column, no item at all; or a rejected row where those stop.
+        InputError: a file cannot be read, lacks a column or has no item, or a row is unusable and
+            the policy is `stop`.
     """
     frames = []
     for source in sources:
@@ -62,11 +63,11 @@ def read_items(
                 frame["category"] = first.str.strip()
             frames.append(frame[(frame["item"].str.strip() != "") & _has_title(frame)])
     if not frames:
-        raise InputError(f"{sources[0].location}: holds no usable item")
+        raise InputError(f"{sources[0].location}: has no usable item")
     items = pd.concat(frames, ignore_index=True)
     items = _reject_repeated(items, rejected, columns.item or "item")
     if items.empty:
-        raise InputError(f"{sources[0].location}: holds no usable item")
+        raise InputError(f"{sources[0].location}: has no usable item")
     for name in ("year", "category"):
         if name not in items:
             items[name] = ""

@@ -1,4 +1,4 @@
-"""Files to chunks of text columns, whatever their format, with the line of every row."""
+"""Files of any format to chunks of text columns, with the line of every row."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ Rows = Generator[Row, None, None]
 def read_columns(
     source: Source, form: Format, columns: Sequence[str], rejected: RejectedRows
 ) -> Generator[pd.DataFrame, None, None]:
-    """Chunks of the columns as text, as they stand in the file, with a column `line`.
+    """Chunks of the columns as text, unchanged, with a column `line`.
 
     Raises:
-        InputError: unreadable, no rows, no such column; or a rejected row where those stop.
+        InputError: the file cannot be read, has no rows or lacks a column, or a row is unusable and
+            the policy is `stop`.
     """
     columns = list(dict.fromkeys(columns))
     readers: dict[str, Callable[..., Rows]] = {
@@ -89,13 +90,13 @@ def _text(stream: BinaryIO, form: Format) -> TextIO:
             encoding = "latin-1"
         stream = io.BytesIO(content)
     newline = "" if form.quoted else "\n"
-    # What is not UTF-8 is found row by row, so that its line can be named.
+    # Bytes that are not UTF-8 are found row by row, so that errors can name the line.
     errors = "surrogateescape"
     return io.TextIOWrapper(stream, encoding, errors=errors, newline=newline)
 
 
 def _plain(text: TextIO, separator: str) -> Iterator[Row]:
-    """Line feeds alone part rows: other separators may stand in a title."""
+    """Split at line feeds only: titles may contain other line separators."""
     for number, line in enumerate(text, start=1):
         yield number, line.rstrip("\n").removesuffix("\r").split(separator)
 
@@ -133,7 +134,7 @@ def _positions(names: Sequence[str], columns: Sequence[str], file: str) -> list[
 def _objects(
     stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
-    """One object a line: JSON, or a Python dict that is parsed and never evaluated."""
+    """One object per line: JSON, or a Python dict that is parsed and never evaluated."""
     parse: Callable[[str], Any] = json.loads if form.kind == "json" else ast.literal_eval
     what = "JSON" if form.kind == "json" else "a Python dict"
     with _text(stream, form) as text:
@@ -171,7 +172,7 @@ def _parquet(
 
 
 def _as_text(value: object) -> str:
-    """Numbers and dates as a text file would have them; lists joined, as categories are."""
+    """A value as in a text file; lists are joined, like categories."""
     if isinstance(value, list | tuple):
         return "|".join(_as_text(one) for one in value)
     if isinstance(value, bytes):
@@ -188,14 +189,14 @@ def _decodable(
         try:
             "".join(frame[column]).encode()
         except UnicodeEncodeError:
-            bad |= frame[column].map(_broken)
+            bad |= frame[column].map(_not_utf8)
     for row in frame[bad].itertuples():
         content = "\t".join(str(value) for value in row[1:-1])
         rejected.add(file, int(row.line), "not UTF-8", content)  # type: ignore[arg-type]
     return frame[~bad] if bad.any() else frame
 
 
-def _broken(text: str) -> bool:
+def _not_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Unusable rows: they stop the run, or they are collected and counted."""
+"""Unusable rows: they stop the run, or are collected and counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RejectedRow:
 
 @dataclass
 class RejectedRows:
-    """Unusable rows by policy.
+    """Collects unusable rows, or stops at the first.
 
     Attributes:
         policy: `stop` raises an error at the first; `quarantine` collects them.
@@ -55,7 +55,7 @@ class RejectedRows:
         self.count += 1
 
     def drain(self) -> str:
-        """Return the rows collected since the last call as lines of JSON, and forget them."""
+        """Return the rows collected since the last call as lines of JSON, and clear them."""
         lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rows]
         self.rows = []
         return "".join(lines)

@@ -32,35 +32,35 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Its last part."""
+        """Last part of the location."""
         return PurePosixPath(self.location).name
 
     @property
     def suffix(self) -> str:
-        """Its ending, of what is inside where it is compressed, in lower case."""
+        """File ending in lower case, without that of a compression."""
         path = PurePosixPath(self.location)
         suffix = path.suffix.lower()
         return PurePosixPath(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
 
     @property
     def inflated(self) -> int:
-        """Roughly how many bytes it holds when unpacked."""
+        """Estimated number of bytes when unpacked."""
         packed = PurePosixPath(self.location).suffix.lower() in {*_COMPRESSED, ".parquet"}
         return self.size * 5 if packed else self.size
 
 
 def resolve_sources(locations: Sequence[str]) -> list[Source]:
-    """The files that paths, globs and URLs stand for, each glob's in the order of their names.
+    """The files of paths, globs and URLs; those of a glob in the order of their names.
 
     Raises:
-        InputError: nothing there, or it cannot be looked at.
+        InputError: there is no file, or the location cannot be read.
     """
     return [source for location in locations for source in _matching(location)]
 
 
 @contextlib.contextmanager
 def open_source(source: Source, compression: str | None = "infer") -> Iterator[BinaryIO]:
-    """Open a file for reading bytes, unpacked where its name says that it is packed.
+    """Open a file for reading bytes; a packed file, recognised by its name, is unpacked.
 
     Raises:
         InputError: it cannot be read.
@@ -77,9 +77,9 @@ def open_source(source: Source, compression: str | None = "infer") -> Iterator[B
 
 
 def release_memory() -> None:
-    """Give memory that is no longer used back to the system, which allocators put off."""
+    """Return unused memory to the system, which allocators delay."""
     pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):  # glibc's alone
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
@@ -99,7 +99,7 @@ def _hash(source: Source) -> str:
 def _matching(location: str) -> list[Source]:
     try:
         filesystem, path = url_to_fs(location)
-        # A file whose own name holds a bracket is itself, not a pattern.
+        # A name with a bracket is no pattern if a file has that name.
         pattern = any(mark in path for mark in "*?[") and not filesystem.exists(path)
         paths = sorted(filesystem.glob(path)) if pattern else [path]
         files = [one for one in paths if filesystem.isfile(one)]

@@ -1,4 +1,4 @@
-"""Times of interactions, from however files write them to seconds since 1970."""
+"""Times of interactions, converted to seconds since 1970."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import pandas as pd
 
 from raypo.config import InputError
 
-_LARGEST = 2.0**53  # beyond it float64 no longer holds every integer
-# In seconds the year 5138, in milliseconds 1973: no log lies beyond it in the one, and hardly any
-# before it in the other.
+_LARGEST = 2.0**53  # float64 does not represent every integer beyond it
+# The year 5138 if these are seconds, 1973 if they are milliseconds: no log is later than the one,
+# hardly any is earlier than the other.
 _MILLISECONDS_FROM = 1e11
 
 
 def guess_time_format(texts: pd.Series) -> str:
-    """`seconds`, `milliseconds` or `iso`, by the first rows of a log: one answer for all of it.
+    """`seconds`, `milliseconds` or `iso`, inferred from the first rows of a log, for all of it.
 
     Args:
-        texts: some times as they stand in the file.
+        texts: some times as in the file.
     """
     numbers = pd.to_numeric(texts, errors="coerce").astype("float64")
     numbers = numbers[np.isfinite(numbers)]
@@ -36,15 +36,15 @@ def check_time_format(name: str) -> None:
 
 
 def parse_times(texts: pd.Series, time_format: str) -> np.ndarray:
-    """Seconds since 1970-01-01 UTC, NaN where a text is no such time.
+    """Seconds since 1970-01-01 UTC, NaN for a text in another format.
 
     Args:
-        texts: as they stand in the file.
+        texts: times as in the file.
         time_format: `seconds`, `milliseconds`, `iso` (with or without a zone; without is UTC), or a
             pattern of `strptime`.
 
     Returns:
-        float64, [rows]; 0 and negative times are times.
+        float64, [rows]; 0 and negative times are valid.
     """
     if time_format in ("seconds", "milliseconds"):
         numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype="float64", copy=True)
