@@ -32,13 +32,14 @@ class DeepSpeedEngine:
     def __init__(self, policy: PackedPolicy, zero_stage: int, config: StepConfig) -> None:
         """Initialise DeepSpeed, and the process group where there is none yet."""
         deepspeed = _import_deepspeed()
+        _init_single_process()
         parameters = list(trainable_parameters(policy).values())
         with _silence_stdout():
             self._engine, self._optimiser, _, _ = deepspeed.initialize(
                 model=policy,
                 model_parameters=parameters,
                 config=_deepspeed_config(zero_stage, config),
-                dist_init_required=not dist.is_initialized(),
+                dist_init_required=False,
             )
         self.policy = policy
         self.device = torch.device(self._engine.device)
@@ -154,6 +155,18 @@ def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) ->
         for low, high in zip(lows, highs, strict=True)
     }
     return {name: copies.get(id(parameter), parameter) for name, parameter in named.items()}
+
+
+def _init_single_process() -> None:
+    """Initialise torch.distributed in a process of its own; launchers of several have done it.
+
+    DeepSpeed would look for MPI otherwise.
+    """
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+        os.environ.setdefault("LOCAL_RANK", "0")  # required by DeepSpeed
 
 
 def _import_deepspeed() -> Any:

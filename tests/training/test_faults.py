@@ -169,3 +169,16 @@ def test_checkpoints_hold_nothing_pickled(inputs, tmp_path):
 @pytest.fixture(autouse=True)
 def cached_references(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+
+
+def test_the_local_launcher_runs_deepspeed_alone(inputs, tmp_path):
+    data, _, _ = inputs
+    values = [
+        f"data={data}", f"output={tmp_path / 'run'}", "max_rows=8", "policy.model=tiny-random",
+        "cluster.workers=1", "cluster.launcher=local", "cluster.engine=deepspeed",
+        "validation.max_rows=4",
+    ]  # fmt: skip
+    answer = subprocess.run([RAYPO, "sft", *values], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").exists()
+    assert "Warning" not in answer.stderr and "WARNING" not in answer.stderr
