@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, model_serializer, model_validator
 
 from raypo.config.base import BaseConfig
+from raypo.config.overrides import number_if_text_is_one
 
 PARTS = ("reward", "negatives", "selection", "temperature", "aggregation", "margin", "link")
 _DEFAULT = "napo"
@@ -69,15 +70,10 @@ class ObjectiveConfig(BaseConfig):
 
 
 def _plain(value: Any) -> Any:
-    """YAML 1.1 reads 1e-1 as text; people mean the number. No option is text that is a number."""
+    """Drop what is not given, and read numbers that are text: no option is such a text."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return number_if_text_is_one(value)
 
 
 def _explain_stray(stray: list[str]) -> str:

@@ -48,12 +48,12 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"override {override!r}: expected key=value")
     try:
-        return key, _number_if_it_reads_as_one(yaml.safe_load(text))
+        return key, number_if_text_is_one(yaml.safe_load(text))
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
 
 
-def _number_if_it_reads_as_one(value: Any) -> Any:
+def number_if_text_is_one(value: Any) -> Any:
     """YAML 1.1 reads 1e-4 as text, but a number is meant."""
     if isinstance(value, str):
         try:

@@ -14,9 +14,9 @@ import pandas as pd
 
 from raypo.config import ImportConfig, InputError
 from raypo.data.readers import RejectedRows
+from raypo.data.split import SPLITS
 from raypo.data.writing import (
     QUARANTINE,
-    SPLITS,
     Audit,
     existing_dataset,
     write_dataset,

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from raypo.config import InputError
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.data.split import SPLITS
 from raypo.io.files import file_hash, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 
-SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.jsonl"
 _FILES = tuple(f"{name}.parquet" for name in (*SPLITS, "items"))
 # The audit runs in memory: a larger data set is audited on the rows of randomly drawn users.

@@ -29,17 +29,22 @@ POPULARITY = np.array([0, 1, 3, 7, 2])
 OPTIONS = MetricOptions(Resampling(20, 0))
 
 
-def a_run(name: str, generates: bool) -> ReportRun:
+def unanswered(num_rows: int) -> pd.DataFrame:
+    """Predictions of equal test rows, without answers."""
     rows = pd.DataFrame(
         {
-            "row": range(3),
-            "user_id": range(3),
-            "history": [[0, 1]] * 3,
-            "target": [2] * 3,
-            "candidates": [[2, 3, 4]] * 3,
+            "row": range(num_rows),
+            "user_id": range(num_rows),
+            "history": [[0, 1]] * num_rows,
+            "target": [2] * num_rows,
+            "candidates": [[2, 3, 4]] * num_rows,
         }
     )
-    predictions = empty_predictions(rows)
+    return empty_predictions(rows)
+
+
+def a_run(name: str, generates: bool) -> ReportRun:
+    predictions = unanswered(3)
     predictions["logps"] = [[-1.0, -2.0, -3.0]] * 3
     if generates:
         predictions["answer"] = ["Heat", "<b>no</b>", None]
@@ -192,16 +197,7 @@ def test_models_significantly_below_the_best_are_marked(tmp_path):
 
 def length_normalised_run(folder: Path) -> ReportRun:
     """Evaluated per token, read back from its files: log-probs alone would rank the target last."""
-    rows = pd.DataFrame(
-        {
-            "row": range(40),
-            "user_id": range(40),
-            "history": [[0, 1]] * 40,
-            "target": [2] * 40,
-            "candidates": [[2, 3, 4]] * 40,
-        }
-    )
-    predictions = empty_predictions(rows)
+    predictions = unanswered(40)
     predictions["logps"] = [[-8.0, -4.0, -3.0]] * 40
     predictions["lengths"] = [[8, 2, 1]] * 40  # per token -1, -2 and -3
     metrics = summarise(predictions, POPULARITY, replace(OPTIONS, length_normalised=True))
