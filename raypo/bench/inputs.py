@@ -90,9 +90,9 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
     if is_random:
         dtype = getattr(torch, settings.dtype)
         base = random_model(settings.model, len(tokenizer), dtype, settings.seed)
-        model = add_adapter(base, config.lora, settings.seed, lora_float32=True)
+        model = add_adapter(base, config.lora, settings.seed)
     else:
-        model = load_policy(config, folder, settings.seed, lora_float32=True)
+        model = load_policy(config, folder, settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return BenchInputs(model.to(device), users, tokenizer.pad_token_id, folder)
 

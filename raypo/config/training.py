@@ -71,6 +71,11 @@ class ClusterConfig(BaseConfig):
     )
 
     @property
+    def partitions_weights(self) -> bool:
+        """Whether each worker holds a part of the model's weights alone."""
+        return self.engine == "deepspeed" and self.zero_stage == 3
+
+    @property
     def most_workers(self) -> int:
         """The largest number of workers, which determines the batch."""
         return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
@@ -127,6 +132,9 @@ class SftConfig(TrainingSettings, StageFolders):
     seed: NonNegativeInt = 0
 
 
+SharingScope = Literal["step", "micro_batch"]
+
+
 class AlignSettings(TrainingSettings):
     """Settings of alignment, as a pipeline's `align` section has them."""
 
@@ -134,6 +142,13 @@ class AlignSettings(TrainingSettings):
 
     objective: ObjectiveConfig = ObjectiveConfig()
     negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
+    sharing_scope: SharingScope = Field(
+        "step",
+        description="users who share negatives and statistics: all of an optimiser step, however "
+        "it is cut into workers and micro-batches, or one micro-batch of all workers, as in the "
+        "papers' code. They differ with gradient_accumulation_steps above 1 only, where `step` "
+        "takes one more forward pass for objectives that share",
+    )
     reference: Literal["precomputed", "on-the-fly"] = Field(
         "precomputed",
         description="reference log-probs: one pass before training, cached by content; or a frozen "

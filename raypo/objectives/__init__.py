@@ -14,7 +14,8 @@ from raypo.objectives.build import (
     parse_parts,
     preset_options,
 )
-from raypo.objectives.objective import Objective, composition
+from raypo.objectives.composition import composition
+from raypo.objectives.objective import Objective
 from raypo.objectives.options import OptionError
 from raypo.objectives.sft import SftObjective
 

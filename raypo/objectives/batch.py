@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 ItemScores = Callable[[Tensor, Tensor], Tensor]
+
+# What the derivative of the loss with respect to a user's log-probs depends on: on none (SFT, where
+# it is a constant), on those of the same user, or on those of the whole batch.
+GradientScope = Literal["none", "user", "batch"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,12 @@ class PreferenceBatch:
         chosen_items: [b] integer item ids; needed by sharing and masking.
         rejected_items: [b, n] likewise.
         history_items: [b, h] padded with -1; for masking.
+        seen_items: [b, s] padded with -1: everything that the user interacted with in training; for
+            masking.
         item_scores: (user_embeddings [m, d], items [m, k]) -> scores [m, k] in [-1, 1]; needed by
             margins that follow the recommender's confidence.
+        item_ranks: likewise, the share of the catalogue that scores below each item, in [0, 1);
+            needed by margins with confidence `rank`.
     """
 
     chosen_logps: Tensor
@@ -43,7 +52,9 @@ class PreferenceBatch:
     chosen_items: Tensor | None = None
     rejected_items: Tensor | None = None
     history_items: Tensor | None = None
+    seen_items: Tensor | None = None
     item_scores: ItemScores | None = None
+    item_ranks: ItemScores | None = None
 
     def require(self, objective: str, *names: str) -> None:
         """Require inputs that an objective needs.

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raypo.objectives.aggregation import AGGREGATIONS
+from raypo.objectives.composition import check_composition
 from raypo.objectives.links import LINKS
 from raypo.objectives.margins import MARGINS
-from raypo.objectives.objective import Objective, check_composition
+from raypo.objectives.objective import Objective
 from raypo.objectives.options import OptionError, options_of, require_known
 from raypo.objectives.preset import Preset, SftPreset, parse_preset_options
 from raypo.objectives.presets import PRESETS

@@ -15,16 +15,16 @@ Without torch.distributed the batch at hand is the global batch and nothing is s
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
+
+from raypo.objectives.collective_timer import CollectiveTimer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -64,19 +64,25 @@ class Collective:
 
     Attributes:
         group: torch.distributed group; None is the default one, where there is one.
-        seconds: spent in collectives so far.
+        alone: this rank's batch is the global batch, whatever the group.
         capacity: rows that each rank sends in `gather`: the widest batch so far, the same on every
             rank because every rank has seen the same sizes.
     """
 
     group: ProcessGroup | None = None
-    seconds: float = 0.0
+    alone: bool = False
     capacity: int = 0
+    _timer: CollectiveTimer = field(default_factory=CollectiveTimer, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in collectives so far; waits for the GPU where they ran on one."""
+        return self._timer.seconds()
 
     @property
     def world_size(self) -> int:
         """Ranks in the group (W); 1 without torch.distributed."""
-        if not dist.is_available() or not dist.is_initialized():
+        if self.alone or not dist.is_available() or not dist.is_initialized():
             return 1
         return dist.get_world_size(self.group)
 
@@ -150,21 +156,15 @@ class Collective:
         """Sum of `values` over ranks; carries no gradient."""
         values = values.detach().clone()
         if self.world_size > 1:
-            with self._timed():
+            with self._timer.measure(values.device):
                 dist.all_reduce(values, group=self.group)
         return values
 
     def _all_gather(self, sent: Tensor) -> Tensor:
         received = sent.new_empty((self.world_size, *sent.shape))
-        with self._timed():
+        with self._timer.measure(sent.device):
             _all_gather(received.view(-1), sent.contiguous().view(-1), group=self.group)
         return received
-
-    @contextlib.contextmanager
-    def _timed(self) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
 
 
 class _GatherWithGrad(torch.autograd.Function):

@@ -22,7 +22,7 @@ class Logistic:
     """-log sigma(z)."""
 
     kind: str = "logistic"
-    needs_scores: bool = False
+    inputs: tuple[str, ...] = ()
 
     def __call__(self, scores: Tensor, context: LossContext) -> Tensor:
         """Losses, shaped like the scores [b, S]."""
@@ -54,9 +54,9 @@ class Smoothed:
         validate_options(self)
 
     @property
-    def needs_scores(self) -> bool:
-        """Whether batches need the recommender's item scores."""
-        return self.oracle is None
+    def inputs(self) -> tuple[str, ...]:
+        """What batches must have."""
+        return () if self.oracle is not None else ("item_scores",)
 
     def __call__(self, scores: Tensor, context: LossContext) -> Tensor:
         """Losses [b, E] of pair scores [b, E]."""

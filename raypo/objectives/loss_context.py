@@ -43,12 +43,10 @@ class ParamValue:
     Attributes:
         value: scalar or [b, E], without gradient.
         metrics: to report.
-        statistics: moving statistics for the next step; empty leaves them unchanged.
     """
 
     value: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
-    statistics: Statistics = field(default_factory=dict)
 
 
 def as_tensor(value: float, like: Tensor) -> Tensor:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from raypo.objectives.loss_context import LossContext, ParamValue, Statistics, as_tensor
 from raypo.objectives.moments import Moments, local_moments, moving_average
-from raypo.objectives.options import fraction, number, validate_options
+from raypo.objectives.options import fraction, number, one_of, validate_options
 from raypo.objectives.rewards import REWARDS, Reward
+
+Confidence = Literal["cosine", "rank"]
+MarginScope = Literal["batch", "negative"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class FixedMargin:
 
     gamma: Annotated[float, number("margin")] = 0.0
     kind: str = "fixed"
-    needs_scores: bool = False
+    inputs: tuple[str, ...] = ()
+    per_pair: bool = False
     measure: Reward | None = None
     statistics: tuple[str, ...] = ()
 
@@ -42,6 +46,10 @@ class FixedMargin:
         """Scalar gamma."""
         return ParamValue(as_tensor(self.gamma, context.valid))
 
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """Empty: there are no moving statistics."""
+        return {}
+
 
 @dataclass(frozen=True)
 class ConfidenceMargin:
@@ -50,6 +58,11 @@ class ConfidenceMargin:
     conf(u, y) = (1 - s(u, y)) / 2, with s the recommender's score of y for u's own sequence, also
     where y was sampled for another user. c is the mean over every valid (u, y in E_u) of the global
     batch. R_0 is a moving average of c, used first and updated after.
+
+    Two options of our own. With confidence `rank`, conf(u, y) = 1 - r, where r is the share of the
+    catalogue that the recommender scores below y for u: uniform on [0, 1] over the catalogue, where
+    cosines fill a small part of their range. With margin_scope `negative`, each negative has its
+    own gamma_i = [1 + alpha (conf(u, y_i) - R_0)] gamma_0.
     """
 
     gamma: Annotated[float, number("gamma_0, the margin at confidence R_0")] = 1.0
@@ -59,8 +72,15 @@ class ConfidenceMargin:
         float | None,
         number("R_0 before the first batch, else the first batch's confidence", optional=True),
     ] = None
+    confidence: Annotated[
+        Confidence,
+        one_of(("cosine", "rank"), "cosine or rank: by the recommender's score or its rank"),
+    ] = "cosine"
+    margin_scope: Annotated[
+        MarginScope,
+        one_of(("batch", "negative"), "batch or negative: one margin, or each negative its own"),
+    ] = "batch"
     kind: str = "napo"
-    needs_scores: bool = True
     measure: Reward | None = None
     statistics: tuple[str, ...] = ("confidence_baseline",)
 
@@ -68,29 +88,57 @@ class ConfidenceMargin:
         """Validate the options."""
         validate_options(self)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What batches must have."""
+        return ("item_scores" if self.confidence == "cosine" else "item_ranks",)
+
+    @property
+    def per_pair(self) -> bool:
+        """Whether pairs differ in their margin."""
+        return self.margin_scope == "negative"
+
     @torch.no_grad()
+    def _confidences(self, context: LossContext) -> Tensor:
+        """conf(u, y) [b, E] in float64."""
+        batch, items = context.batch, context.items
+        assert batch.user_embeddings is not None and items is not None
+        if self.confidence == "rank":
+            assert batch.item_ranks is not None
+            return 1 - batch.item_ranks(batch.user_embeddings, items).double()
+        assert batch.item_scores is not None
+        return (1 - batch.item_scores(batch.user_embeddings, items).double()) / 2
+
     def moments(self, context: LossContext) -> Tensor:
         """Local moments [3] of the confidence over this rank's valid (u, y)."""
-        batch = context.batch
-        assert batch.item_scores is not None and batch.user_embeddings is not None
-        scores = batch.item_scores(batch.user_embeddings, context.items)  # type: ignore[arg-type]
-        return local_moments((1 - scores.double()) / 2, context.valid)
+        return local_moments(self._confidences(context), context.valid)
 
     def __call__(
         self, context: LossContext, moments: Moments | None, statistics: Statistics
     ) -> ParamValue:
-        """Scalar gamma of this batch; a batch without a valid negative keeps gamma_0 and R_0."""
+        """Scalar gamma of this batch, or gamma [b, E]; gamma_0 without a valid negative."""
         assert moments is not None
         if not moments.count:
             return ParamValue(as_tensor(self.gamma, context.valid))
-        start = moments.mean if self.start is None else self.start
-        baseline = statistics.get("confidence_baseline", start)
+        baseline = self._baseline(statistics, moments)
+        metrics = {"confidence": moments.mean, "confidence_baseline": baseline}
+        if self.margin_scope == "negative":
+            distance = self._confidences(context) - baseline
+            return ParamValue(((1 + self.alpha * distance) * self.gamma).float(), metrics)
         gamma = (1 + self.alpha * (moments.mean - baseline)) * self.gamma
-        return ParamValue(
-            as_tensor(gamma, context.valid),
-            {"gamma": gamma, "confidence": moments.mean, "confidence_baseline": baseline},
-            {"confidence_baseline": moving_average(self.momentum, baseline, moments.mean)},
-        )
+        return ParamValue(as_tensor(gamma, context.valid), {"gamma": gamma, **metrics})
+
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """R_0 after a step with these confidences; unchanged without a valid negative."""
+        assert moments is not None
+        if not moments.count:
+            return {}
+        baseline = self._baseline(statistics, moments)
+        return {"confidence_baseline": moving_average(self.momentum, baseline, moments.mean)}
+
+    def _baseline(self, statistics: Statistics, moments: Moments) -> float:
+        start = moments.mean if self.start is None else self.start
+        return statistics.get("confidence_baseline", start)
 
 
 @dataclass(frozen=True)
@@ -108,7 +156,8 @@ class InstanceMargin:
     ] = 0.1
     momentum: Annotated[float, fraction("m of the moving averages of mean and deviation")] = 0.9
     kind: str = "alpha-dpo"
-    needs_scores: bool = False
+    inputs: tuple[str, ...] = ()
+    per_pair: bool = True
     measure: Reward | None = REWARDS["reference-normalised"]
     statistics: tuple[str, ...] = ("margin_mean", "margin_std")
 
@@ -129,14 +178,20 @@ class InstanceMargin:
         std = statistics.get("margin_std", moments.std)
         distance = context.beta * context.reward_margins["margin"]
         standardised = (distance - mean) / std if std > 0 else torch.zeros_like(distance)
-        updated: Statistics = {}
-        if moments.count:
-            updated = {
-                "margin_mean": moving_average(self.momentum, mean, moments.mean),
-                "margin_std": moving_average(self.momentum, std, moments.std),
-            }
         metrics = {"margin_mean": mean, "margin_std": std}
-        return ParamValue(self.gamma + self.alpha * standardised, metrics, updated)
+        return ParamValue(self.gamma + self.alpha * standardised, metrics)
+
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """Both averages after a step whose pairs have these moments; unchanged without a pair."""
+        assert moments is not None
+        if not moments.count:
+            return {}
+        mean = statistics.get("margin_mean", moments.mean)
+        std = statistics.get("margin_std", moments.std)
+        return {
+            "margin_mean": moving_average(self.momentum, mean, moments.mean),
+            "margin_std": moving_average(self.momentum, std, moments.std),
+        }
 
 
 Margin = FixedMargin | ConfidenceMargin | InstanceMargin

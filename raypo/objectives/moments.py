@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,12 @@ def merge_moments(moments: Tensor) -> Moments:
         squares += other_squares + difference**2 * count * other_count / joined
         count = joined
     return Moments(count, mean, (squares / count) ** 0.5 if count else 0.0)
+
+
+def join_moments(parts: Sequence[Moments]) -> Moments:
+    """Moments of the pairs of several batches together."""
+    values = [(part.count, part.mean, part.std**2 * part.count) for part in parts]
+    return merge_moments(torch.tensor(values, dtype=torch.float64))
 
 
 def moving_average(momentum: float, previous: float, current: float) -> float:

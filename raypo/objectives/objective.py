@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from raypo.objectives.aggregation import AGGREGATIONS
-from raypo.objectives.batch import ObjectiveOutput, PreferenceBatch
+from raypo.objectives.batch import GradientScope, ObjectiveOutput, PreferenceBatch
 from raypo.objectives.collectives import Collective
 from raypo.objectives.links import Link, Logistic, Smoothed
 from raypo.objectives.loss_context import LossContext, ParamValue
 from raypo.objectives.margins import FixedMargin, Margin
-from raypo.objectives.moments import merge_moments
+from raypo.objectives.moments import Moments, join_moments, merge_moments
 from raypo.objectives.rewards import REWARDS, Reward
 from raypo.objectives.selection import All, Selection
 from raypo.objectives.sharing import NegativeSet, NegativeSource, Own, Shared
@@ -23,6 +24,9 @@ from raypo.objectives.temperature import FixedBeta, Temperature
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+# Moments that the temperature and the margin read of one batch, merged over ranks.
+_PartMoments = tuple[Moments | None, Moments | None]
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Objective:
         reward, negatives, selection, temperature, aggregation, margin, link: the parts.
         process_group: ranks that share a global batch; None is the default group.
         training: moving statistics are updated only while it is True.
-        statistics: moving statistics by name; empty before the first batch.
+        statistics: moving statistics by name; empty before the first step.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Objective:
     training: bool = True
     statistics: dict[str, float] = field(default_factory=dict)
     _collective: Collective | None = field(default=None, repr=False)
+    _in_step: bool = field(default=False, repr=False)
+    _step_moments: list[_PartMoments] = field(default_factory=list, repr=False)
 
     @property
     def beta(self) -> float:
@@ -69,14 +75,15 @@ class Objective:
         return any(reward.needs_reference for reward in self._rewards())
 
     @property
-    def needs_scores(self) -> bool:
-        """Whether batches need the recommender's item scores."""
-        return self.margin.needs_scores or self.link.needs_scores
-
-    @property
     def needs_recommender(self) -> bool:
         """Whether batches need the recommender's embeddings or scores."""
-        return isinstance(self.negatives, Shared) or self.needs_scores
+        return isinstance(self.negatives, Shared) or bool(self.margin.inputs or self.link.inputs)
+
+    @property
+    def gradient_scope(self) -> GradientScope:
+        """What the derivative of the loss for a user's log-probs depends on, see GradientScope."""
+        moving = self.temperature.statistics or self.margin.statistics
+        return "batch" if isinstance(self.negatives, Shared) or moving else "user"
 
     @property
     def collective_seconds(self) -> float:
@@ -112,6 +119,9 @@ class Objective:
     def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
         """Loss and metrics of this rank's batch. Every rank must call it.
 
+        In training, moving statistics are updated after each call, or once after the calls of a
+        `one_step` block.
+
         Raises:
             ValueError: an input that the composition needs is missing.
         """
@@ -140,8 +150,33 @@ class Objective:
         losses = (weights * self.link(scores, context)).sum(dim=1)
         metrics, users = self._metrics(context, (chosen, own), selected, losses, (beta, margin))
         if self.training:
-            self.statistics = self.statistics | dict(beta.statistics) | dict(margin.statistics)
+            self._step_moments.append((moments[0], moments[1]))
+            if not self._in_step:
+                self._update_statistics()
         return ObjectiveOutput(losses.sum() * (collective.world_size / users), metrics)
+
+    @contextlib.contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Calls in the block are one optimiser step: statistics are updated once, at its end."""
+        self._in_step, self._step_moments = True, []
+        try:
+            yield
+        finally:
+            self._in_step = False
+        self._update_statistics()
+
+    def of_rank(self) -> Objective:
+        """A copy for which this rank's batch is the whole batch and statistics do not move."""
+        return replace(self, training=False, _collective=Collective(alone=True))
+
+    def _update_statistics(self) -> None:
+        """Update by the moments of all batches since the last update."""
+        seen, self._step_moments = self._step_moments, []
+        for index, part in enumerate((self.temperature, self.margin)):
+            parts = [moments[index] for moments in seen]
+            known = [moments for moments in parts if moments is not None]
+            if known:
+                self.statistics |= part.updated(self.statistics, join_moments(known))
 
     def _rewards(self) -> list[Reward]:
         measures = (self.temperature.measure, self.margin.measure)
@@ -160,9 +195,7 @@ class Objective:
             names += ["chosen_items", "history_items"]
         if isinstance(self.link, Smoothed):
             names += ["chosen_items", "rejected_items"]
-        if self.needs_scores:
-            names += ["item_scores"]
-        return names
+        return [*names, *self.margin.inputs, *self.link.inputs]
 
     def _measures(self, batch: PreferenceBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Detached rewards that parts read, of the chosen [b] and the sampled negatives [b, n]."""
@@ -238,43 +271,3 @@ def _over(selected: Tensor, value: Tensor) -> Tensor:
     if value.dim() == 0:
         return value.double() * selected.sum()
     return torch.where(selected, value, 0.0)
-
-
-def composition(objective: Objective) -> dict[str, str]:
-    """The parts of an objective in words, by part."""
-    parts = {
-        "reward": objective.reward.kind,
-        "negatives": objective.negatives.kind,
-        "selection": objective.selection.kind,
-        "temperature": objective.temperature.kind,
-        "aggregation": objective.aggregation,
-        "margin": objective.margin.kind,
-        "link": objective.link.kind,
-    }
-    if objective.margin == FixedMargin(0.0):
-        parts["margin"] = "none"
-    return parts
-
-
-def check_composition(objective: Objective) -> None:
-    """Refuse combinations of parts that no formula defines.
-
-    Raises:
-        ValueError: names the two parts and what goes together.
-    """
-    parts = composition(objective)
-    if parts["link"] == "smoothed" and parts["aggregation"] != "pairwise":
-        raise ValueError(
-            f"link 'smoothed' has one probability per pair and needs aggregation "
-            f"'pairwise', not {parts['aggregation']!r}"
-        )
-    if parts["margin"] == "alpha-dpo" and parts["aggregation"] == "merged":
-        raise ValueError(
-            "margin 'alpha-dpo' belongs to each pair, but aggregation 'merged' adds pairs up "
-            "before the margin; use 'pairwise', 'softmax' or 'mean'"
-        )
-    if parts["temperature"] == "per-batch" and not objective.reward.needs_reference:
-        raise ValueError(
-            f"temperature 'per-batch' (beta-DPO) measures how far rewards moved from the "
-            f"reference, and reward {parts['reward']!r} has none; use 'reference'"
-        )

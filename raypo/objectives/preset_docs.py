@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raypo.objectives.build import build_objective
-from raypo.objectives.objective import Objective, composition
+from raypo.objectives.composition import composition
+from raypo.objectives.objective import Objective
 from raypo.objectives.presets import PRESETS
 
 _COLUMNS = ("reward", "negatives", "selection", "temperature", "aggregation", "margin", "link")

@@ -78,7 +78,7 @@ class Shared:
         ),
     ] = "all"
     mask_collisions: Annotated[
-        bool, switch("leave out shared negatives that the user chose or has in the history")
+        bool, switch("leave out shared negatives that the user is known to have chosen")
     ] = True
     similarity: Annotated[
         Similarity, one_of(("inner", "cosine"), "inner or cosine, of users' embeddings")
@@ -141,13 +141,15 @@ class Shared:
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:
-    """Where an item [b, k] is the user's target or in the user's history."""
+    """Where an item [b, k] is the user's target, in the history, or seen in training."""
     assert batch.chosen_items is not None and batch.history_items is not None
-    collides = items == batch.chosen_items[:, None]
-    # One history position at a time: [b, k, h] at once would be the step's largest tensor.
-    for past in batch.history_items.unbind(dim=1):
-        collides |= items == past[:, None]
-    return collides
+    known = [batch.chosen_items[:, None], batch.history_items]
+    if batch.seen_items is not None:
+        known.append(batch.seen_items)
+    # A search in sorted ids: comparing all pairs [b, k, h + s] would be the step's largest tensor.
+    ids = torch.cat(known, dim=1).sort(dim=1).values
+    found = torch.searchsorted(ids, items.contiguous()).clamp(max=ids.shape[1] - 1)
+    return ids.gather(1, found) == items
 
 
 NegativeSource = Own | Shared

@@ -41,6 +41,10 @@ class FixedBeta:
         """Scalar beta."""
         return ParamValue(as_tensor(self.beta, selected))
 
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """Empty: there are no moving statistics."""
+        return {}
+
 
 @dataclass(frozen=True)
 class BetaPerNegative:
@@ -88,6 +92,10 @@ class BetaPerNegative:
         change = torch.where(selected & ~zero, self.alpha * torch.tanh(ratio), 0.0).float()
         return ParamValue(self.beta * (1 + change))
 
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """Empty: there are no moving statistics."""
+        return {}
+
 
 @dataclass(frozen=True)
 class BetaPerBatch:
@@ -121,15 +129,21 @@ class BetaPerBatch:
         moments: Moments | None,
         statistics: Statistics,
     ) -> ParamValue:
-        """Scalar beta of this batch; a batch without a valid pair keeps M_0."""
+        """Scalar beta of this batch; without a valid pair it is the base value."""
         assert moments is not None
         baseline = statistics.get("gap_baseline", moments.mean)
         beta = self.beta
-        updated: Statistics = {}
         if moments.count:
             beta = max(self.floor, (1 + self.alpha * (moments.mean - baseline)) * self.beta)
-            updated = {"gap_baseline": moving_average(self.momentum, baseline, moments.mean)}
-        return ParamValue(as_tensor(beta, selected), {"gap_baseline": baseline}, updated)
+        return ParamValue(as_tensor(beta, selected), {"gap_baseline": baseline})
+
+    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+        """M_0 after a step whose pairs have these moments; unchanged without a valid pair."""
+        assert moments is not None
+        if not moments.count:
+            return {}
+        baseline = statistics.get("gap_baseline", moments.mean)
+        return {"gap_baseline": moving_average(self.momentum, baseline, moments.mean)}
 
 
 Temperature = FixedBeta | BetaPerNegative | BetaPerBatch

@@ -34,17 +34,15 @@ _TOKENIZER_FILES = (
 )
 
 
-def load_policy(
-    config: PolicyConfig, model_folder: Path, seed: int, lora_float32: bool = False
-) -> peft.PeftModel:
+def load_policy(config: PolicyConfig, model_folder: Path, seed: int) -> peft.PeftModel:
     """The base model with a trainable LoRA adapter: a new one, or the one at `config.adapter`.
+
+    The adapter's weights are float32 whatever the base model's precision.
 
     Args:
         config: precision, adapter and LoRA settings.
         model_folder: folder of the base model.
         seed: seed of a new adapter's initial weights.
-        lora_float32: keep the adapter's weights in float32 whatever the base model's precision,
-            for engines that hold no float32 master copy themselves.
 
     Raises:
         InputError: there is no adapter at `config.adapter`, or it does not fit the model.
@@ -56,29 +54,26 @@ def load_policy(
         check_adapter(config.adapter)
         try:
             return peft.PeftModel.from_pretrained(
-                model, config.adapter, is_trainable=True, autocast_adapter_dtype=lora_float32
+                model, config.adapter, is_trainable=True, autocast_adapter_dtype=True
             )
         except (RuntimeError, ValueError) as error:
             raise InputError(f"{config.adapter}: does not fit {model_folder} ({error})") from error
-    return add_adapter(model, config.lora, seed, lora_float32)
+    return add_adapter(model, config.lora, seed)
 
 
-def add_adapter(
-    model: PreTrainedModel, lora: LoraConfig, seed: int, lora_float32: bool
-) -> peft.PeftModel:
-    """Wrap a decoder with a new adapter.
+def add_adapter(model: PreTrainedModel, lora: LoraConfig, seed: int) -> peft.PeftModel:
+    """Wrap a decoder with a new adapter in float32.
 
     Args:
         model: transformers decoder.
         lora: rank, scale, dropout and target modules.
         seed: seed of the initial weights.
-        lora_float32: as in `load_policy`.
     """
     import peft
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return peft.get_peft_model(model, _peft_config(lora), autocast_adapter_dtype=lora_float32)
+        return peft.get_peft_model(model, _peft_config(lora), autocast_adapter_dtype=True)
 
 
 def check_adapter(folder: Path) -> None:

@@ -52,3 +52,19 @@ class SequentialRecommender(_Module, Protocol):
 
     def score_all(self, embeddings: Tensor) -> Tensor:
         """Cosine [m, num_items] of embeddings [m, d] with the whole catalogue."""
+
+
+def catalogue_ranks(
+    recommender: SequentialRecommender, embeddings: Tensor, items: Tensor
+) -> Tensor:
+    """Share of the catalogue [m, k] that the recommender scores below each item, in [0, 1).
+
+    Args:
+        recommender: scores the whole catalogue.
+        embeddings: [m, d] sequence embeddings.
+        items: [m, k] item ids.
+    """
+    scores = recommender.score_all(embeddings)
+    own = scores.gather(1, items)
+    below = torch.searchsorted(scores.sort(dim=1).values, own)
+    return below / scores.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -43,33 +44,49 @@ class DeepSpeedEngine:
             )
         self.policy = policy
         self.device = torch.device(self._engine.device)
+        self._stage = zero_stage
         self._named = trainable_parameters(policy)
-        # Stages 2 and 3 partition what is stepped; DeepSpeed's accessors put it together.
-        self._masters = (
-            _unpartitioned_masters(self._named, self._optimiser) if zero_stage == 0 else None
-        )
 
     def logps(self, packed: PackedResponses) -> Tensor:
         """Summed response log-probs [b, m]."""
-        sums: Tensor = self._engine(packed)
+        sums: Tensor = self._engine(packed, **self._common_work(packed))
         return sums
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one micro-batch's loss."""
-        self._engine.backward(loss)
-        if not self._engine.is_gradient_accumulation_boundary():
-            self._engine.step()
+    def _common_work(self, packed: PackedResponses) -> dict[str, int]:
+        """How often each part of the model runs, where that has to be the same on every rank.
+
+        Stage 3 gathers a module's weights each time that it runs, and ranks with fewer tokens would
+        run some modules less often: their collectives would meet those of other modules.
+        """
+        if self._stage != 3 or dist.get_world_size() == 1:
+            return {}
+        own = [self.policy.num_recomputed_layers(packed), self.policy.num_head_chunks(packed)]
+        most = torch.tensor(own, device=self.device)
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        layers, chunks = most.tolist()
+        return {"recomputed_layers": layers, "head_chunks": chunks}
+
+    def backward(self, logps: Tensor, gradient: Tensor, is_last: bool) -> None:
+        """Accumulate the gradients of one micro-batch."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        # A scalar whose gradient for the log-probs is the given one.
+        self._engine.backward((logps * gradient).sum(), scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> float:
-        """Clip and step; returns the global gradient norm."""
+        """Clip and step; returns the norm before clipping."""
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
-        gradients = [p.grad for p in self._named.values() if p.grad is not None]
+        if self._stage == 0:
+            # DeepSpeed clips without ZeRO, but neither returns the norm nor looks at it.
+            gradients = [p.grad for p in self._named.values() if p.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients))
+            if math.isfinite(norm):
+                self._engine.step()
+            return norm
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        if norm is None:  # DeepSpeed clips in float32 without ZeRO but does not return the norm
-            norm = nn.utils.get_total_norm(gradients)
-        return float(norm)
+        if not self._engine.was_step_applied():
+            return math.inf
+        return float(self._engine.get_global_grad_norm())
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights by parameter name."""
@@ -84,16 +101,13 @@ class DeepSpeedEngine:
 
     def load_optimiser_state(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `optimiser_state` returned."""
-        if self._masters is None:
+        if self._stage != 0:
             self._load_partitioned(state)
             return
-        inner = _inner_optimiser(self._optimiser)
         for name, parameter in self._named.items():
-            master = self._masters[name]
-            master.data.copy_(state[name])
             parameter.data.copy_(state[name])
-            moments = {moment: state[f"{name}/{moment}"].to(master) for moment in MOMENTS}
-            inner.state[master] = {"step": state[STEPS].clone(), **moments}
+            moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in MOMENTS}
+            self._optimiser.state[parameter] = {"step": state[STEPS].clone(), **moments}
 
     def _load_partitioned(self, state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
@@ -104,13 +118,13 @@ class DeepSpeedEngine:
             for moment in MOMENTS:
                 value = state[f"{name}/{moment}"].to(self.device)
                 safe_set_full_optimizer_state(parameter, value, moment)
-        self._load_low_precision(state)
+        self._load_forward_weights(state)
 
-    def _load_low_precision(self, state: Mapping[str, Tensor]) -> None:
+    def _load_forward_weights(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights that the forward pass reads, which DeepSpeed updates only in a step."""
         deepspeed = _import_deepspeed()
         parameters = list(self._named.values())
-        partitioned = self._engine.zero_optimization_stage() == 3
+        partitioned = self._stage == 3
         with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
             if not partitioned or dist.get_rank() == 0:
                 for name, parameter in self._named.items():
@@ -133,28 +147,38 @@ class DeepSpeedEngine:
         """A float32 weight, or one of its moments, unpartitioned and on the CPU."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        if self._masters is not None:
-            master = self._masters[name]
-            state = _inner_optimiser(self._optimiser).state
-            return _cpu_copy(master if moment is None else state[master][moment])
         parameter = self._named[name]
+        if self._stage == 0:
+            state = self._optimiser.state
+            return _cpu_copy(parameter if moment is None else state[parameter][moment])
         if moment is None:
             return _cpu_copy(safe_get_full_fp32_param(parameter))
         return _cpu_copy(safe_get_full_optimizer_state(parameter, moment))
 
 
-def _unpartitioned_masters(named: Mapping[str, nn.Parameter], optimiser: Any) -> dict[str, Tensor]:
-    """Weights that ZeRO stage 0 steps: float32 copies in bfloat16 runs, else the parameters."""
-    copies = {
-        id(low): high
-        for lows, highs in zip(
-            getattr(optimiser, "fp16_groups", []),
-            getattr(optimiser, "fp32_groups", []),
-            strict=True,
+@contextlib.contextmanager
+def partitioned_loading(dtype: str) -> Iterator[None]:
+    """Models that transformers loads in the block are partitioned over the ranks (ZeRO stage 3).
+
+    Each layer is partitioned as soon as it is made, so that no rank ever holds the whole model.
+
+    Args:
+        dtype: precision of the model, `float32` or `bfloat16`.
+    """
+    _import_deepspeed()
+    _init_single_process()
+    from transformers.integrations import HfDeepSpeedConfig
+
+    with _silence_stdout():
+        kept_while_loading = HfDeepSpeedConfig(
+            {
+                "train_micro_batch_size_per_gpu": 1,
+                "bf16": {"enabled": dtype == "bfloat16"},
+                "zero_optimization": {"stage": 3},
+            }
         )
-        for low, high in zip(lows, highs, strict=True)
-    }
-    return {name: copies.get(id(parameter), parameter) for name, parameter in named.items()}
+        yield
+        del kept_while_loading
 
 
 def _init_single_process() -> None:
@@ -183,10 +207,11 @@ def _import_deepspeed() -> Any:
 
 def _deepspeed_config(zero_stage: int, config: StepConfig) -> dict[str, Any]:
     return {
+        # The caller marks the last of a step's micro-batches, whose number may change with the
+        # number of workers. The adapter is in float32 and the base model keeps its precision.
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": config.optimiser.max_grad_norm,
-        "bf16": {"enabled": config.dtype == "bfloat16"},
         "zero_optimization": {"stage": zero_stage},
         "zero_allow_untested_optimizer": True,
         "optimizer": {

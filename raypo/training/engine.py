@@ -1,11 +1,14 @@
 """Engines: forward, backward and optimiser step of a policy, by plain torch or DeepSpeed.
 
-Both average gradients over the ranks of the default process group, keep float32 master weights of
-the adapter, clip the global gradient norm and run AdamW.
+Both keep the adapter's weights and accumulate their gradients in float32, whatever the precision of
+the base model, average gradients over the ranks of the default process group, clip the global
+gradient norm and run AdamW.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,15 +34,11 @@ class StepConfig:
 
     Attributes:
         optimiser: AdamW's settings and the gradient norm to clip to.
-        gradient_accumulation_steps: micro-batches per optimiser step.
         micro_batch_size: users per rank and forward pass.
-        dtype: precision of the base model.
     """
 
     optimiser: OptimiserConfig
-    gradient_accumulation_steps: int
     micro_batch_size: int
-    dtype: str
 
 
 class Engine(Protocol):
@@ -51,11 +50,24 @@ class Engine(Protocol):
     def logps(self, packed: PackedResponses) -> Tensor:
         """Summed response log-probs [b, m], with gradient."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one micro-batch's loss."""
+    def backward(self, logps: Tensor, gradient: Tensor, is_last: bool) -> None:
+        """Accumulate the gradients of one micro-batch, in float32.
+
+        Every rank calls it as often in a step, with the last micro-batch marked.
+
+        Args:
+            logps: [b, m], the result of `logps`.
+            gradient: [b, m] derivative of this rank's share of the step's loss for them.
+            is_last: whether the optimiser step follows.
+        """
 
     def step(self, learning_rate: float) -> float:
-        """Take an optimiser step after the last micro-batch; returns the global gradient norm."""
+        """Take an optimiser step after the last micro-batch.
+
+        Returns:
+            The global norm of the gradients before clipping. Where it is not finite, no step was
+            taken.
+        """
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights by parameter name, on the CPU. Every rank calls it."""
@@ -82,6 +94,20 @@ def make_engine(policy: PackedPolicy, cluster: ClusterConfig, config: StepConfig
     return DeepSpeedEngine(policy, cluster.zero_stage, config)
 
 
+def loading(cluster: ClusterConfig, dtype: str) -> contextlib.AbstractContextManager[None]:
+    """Context in which the base model of an engine is loaded.
+
+    Args:
+        cluster: engine and ZeRO stage; with stage 3 the model is loaded partitioned.
+        dtype: precision of the base model.
+    """
+    if not cluster.partitions_weights:
+        return contextlib.nullcontext()
+    from raypo.training.deepspeed_engine import partitioned_loading
+
+    return partitioned_loading(dtype)
+
+
 class TorchEngine:
     """Plain torch: AdamW, and one all-reduce of the gradients per step."""
 
@@ -89,7 +115,6 @@ class TorchEngine:
         """Move the policy to this rank's device and make its optimiser."""
         self.device = _device()
         self.policy = policy.to(self.device)
-        self._accumulation_steps = config.gradient_accumulation_steps
         self._max_grad_norm = config.optimiser.max_grad_norm
         self._named = trainable_parameters(policy)
         self._optimiser = torch.optim.AdamW(
@@ -101,19 +126,20 @@ class TorchEngine:
         sums: Tensor = self.policy(packed)
         return sums
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of one micro-batch's loss."""
-        torch.autograd.backward(loss / self._accumulation_steps)
+    def backward(self, logps: Tensor, gradient: Tensor, is_last: bool) -> None:
+        """Accumulate the gradients of one micro-batch."""
+        torch.autograd.backward(logps, gradient)
 
     def step(self, learning_rate: float) -> float:
-        """Average gradients over ranks, clip, step; returns the gradient norm."""
+        """Average gradients over ranks, clip, step; returns the norm before clipping."""
         parameters = list(self._named.values())
         _average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
-        self._optimiser.param_groups[0]["lr"] = learning_rate
-        self._optimiser.step()
+        norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
+        if math.isfinite(norm):
+            self._optimiser.param_groups[0]["lr"] = learning_rate
+            self._optimiser.step()
         self._optimiser.zero_grad()
-        return float(norm)
+        return norm
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights by parameter name."""

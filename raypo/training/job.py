@@ -21,7 +21,7 @@ from raypo.policy.logps import PackedPolicy
 from raypo.recommenders.train import load_recommender
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
-from raypo.training.engine import Engine, StepConfig, make_engine
+from raypo.training.engine import Engine, StepConfig, loading, make_engine
 from raypo.training.objective import make_objective
 from raypo.training.reference import (
     FrozenAdapter,
@@ -58,6 +58,11 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
         raise InputError(
             "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
         )
+    if config.policy.quantisation is not None and config.cluster.partitions_weights:
+        raise InputError(
+            "policy.quantisation: 4-bit weights cannot be partitioned over workers; use "
+            "cluster.zero_stage 0 or 2, where a 4-bit model fits one GPU"
+        )
     if isinstance(config, AlignConfig):
         if objective.needs_recommender and config.recommender is None:
             raise InputError(
@@ -81,6 +86,7 @@ def _batch_sampler(
         config.gradient_accumulation_steps,
         config.cluster.most_workers,
         active_world_size,
+        config.sharing_scope if isinstance(config, AlignConfig) else "step",
     )
     return make_batch_sampler(
         len(dataset.train), config.max_rows, sizes, config.epochs, config.seed
@@ -114,7 +120,7 @@ def build_job(
         make_batch=_batch_maker(config, dataset, encoder),
         optimiser=config.optimiser,
         validation_set=ValidationSet(
-            validation_rows, encoder, encoder.tokenizer.pad_token_id, sampler.users_per_rank
+            validation_rows, encoder, encoder.tokenizer.pad_token_id, config.micro_batch_size
         ),
         eval_steps=config.validation.eval_steps,
         rank=rank,
@@ -145,15 +151,10 @@ def _batch_maker(config: TrainingConfig, dataset: Dataset, encoder: Encoder) -> 
 
 def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    plain_torch = config.cluster.engine == "torch"
-    model = load_policy(config.policy, model_folder, config.seed, lora_float32=plain_torch)
+    with loading(config.cluster, config.policy.dtype):
+        model = load_policy(config.policy, model_folder, config.seed)
     policy = PackedPolicy(model, recompute=config.policy.gradient_checkpointing)
-    steps = StepConfig(
-        config.optimiser,
-        config.gradient_accumulation_steps,
-        config.micro_batch_size,
-        config.policy.dtype,
-    )
+    steps = StepConfig(config.optimiser, config.micro_batch_size)
     return make_engine(policy, config.cluster, steps)
 
 
@@ -162,7 +163,7 @@ def _reference(
 ) -> Reference:
     """A frozen copy of the adapter, or log-probs from the cache, computed if missing."""
     if config.reference == "on-the-fly":
-        if config.cluster.zero_stage == 3:
+        if config.cluster.partitions_weights:
             raise InputError(
                 "reference on-the-fly: ZeRO stage 3 partitions the adapter, which a frozen copy "
                 "cannot replace; use reference=precomputed or cluster.zero_stage=2"
@@ -209,4 +210,4 @@ def _fingerprint(file: Path) -> str:
 
 
 # Increased when cached values no longer equal what would be computed.
-_REFERENCE_FORMAT = 1
+_REFERENCE_FORMAT = 2

@@ -78,7 +78,7 @@ class FrozenAdapter:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Chosen [b] and rejected [b, n] reference log-probs; one forward pass."""
-        with self._swapped_in():
+        with self._swapped_in(), without_dropout(self._engine):
             sums = self._engine.logps(batch.packed.to(self._engine.device))
         return sums[:, 0], sums[:, 1:]
 
@@ -92,6 +92,16 @@ class FrozenAdapter:
         finally:
             for parameter, data in zip(self._trained, current, strict=True):
                 parameter.data = data
+
+
+@contextlib.contextmanager
+def without_dropout(engine: Engine) -> Iterator[None]:
+    """The policy in evaluation mode for the length of the block."""
+    engine.policy.eval()
+    try:
+        yield
+    finally:
+        engine.policy.train()
 
 
 @torch.no_grad()
@@ -115,12 +125,17 @@ def compute_reference(
         Log-probs of the users of all ranks.
     """
     own: dict[tuple[int, int], Tensor] = {}
-    for step in range(sampler.total_steps):
-        for index in range(sampler.gradient_accumulation_steps):
-            batch = make_batch(*sampler.micro_batch(step, index, rank))
-            sums = engine.logps(batch.packed.to(engine.device)).cpu()
-            own.update(zip(batch.keys, sums, strict=True))
-        progress(step + 1, sampler.total_steps, "reference log-probs")
+    with without_dropout(engine):
+        for step in range(sampler.total_steps):
+            epoch, global_batches = sampler.rank_batches(step, rank)
+            for micro_batches in global_batches:
+                for rows in micro_batches:
+                    # A rank without users of its own runs the pass with another's: partitioned
+                    # models communicate in it.
+                    batch = make_batch(epoch, rows or micro_batches[0][:1])
+                    sums = engine.logps(batch.packed.to(engine.device)).cpu()
+                    own.update(zip(batch.keys, sums, strict=True))
+            progress(step + 1, sampler.total_steps, "reference log-probs")
     return PrecomputedReference(_gather(own))
 
 

@@ -1,8 +1,8 @@
 """The sampler: which training rows form each micro-batch of each rank.
 
-Every micro-batch is a function of (seed, step, micro-batch, rank). A resumed run therefore
-continues exactly where it stopped, and a global micro-batch holds the same users in the same order
-whatever number of ranks divides it.
+Every micro-batch is a function of (seed, step, rank). A resumed run therefore continues exactly
+where it stopped, and a global batch holds the same users in the same order whatever number of ranks
+divides it, and whatever micro-batches a rank makes of its share.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypo.config import InputError
+from raypo.config import InputError, SharingScope
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,19 @@ class BatchSizes:
     """Users of an optimiser step, and the ranks that share them.
 
     Attributes:
-        micro_batch_size: users per rank and forward pass with `world_size` ranks.
-        gradient_accumulation_steps: micro-batches per optimiser step.
+        micro_batch_size: users per rank and forward pass.
+        gradient_accumulation_steps: micro-batches per optimiser step with `world_size` ranks.
         world_size: number of ranks that the batch is made for.
         active_world_size: number of ranks that take part, where some are missing; they share the
             same users. None is `world_size`.
+        sharing_scope: users of a global batch: all of a `step`, or one `micro_batch` of all ranks.
     """
 
     micro_batch_size: int
     gradient_accumulation_steps: int = 1
     world_size: int = 1
     active_world_size: int | None = None
+    sharing_scope: SharingScope = "step"
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,19 @@ class BatchSampler:
 
     Attributes:
         rows: training rows that take part, each once per epoch.
-        global_micro_batch: users of one micro-batch over all ranks, who share negatives.
-        gradient_accumulation_steps: micro-batches per optimiser step.
-        world_size: number of ranks. Where it does not divide `global_micro_batch`, the first ranks
-            take one user more.
+        global_batch: users of one global batch over all ranks, who share negatives.
+        global_batches: global batches per optimiser step.
+        micro_batch_size: most users of a rank's micro-batch.
+        world_size: number of ranks. Where it does not divide `global_batch`, the first ranks take
+            one user more.
         epochs: passes over `rows`.
         seed: seed of the order of rows in each epoch.
     """
 
     rows: tuple[int, ...]
-    global_micro_batch: int
-    gradient_accumulation_steps: int
+    global_batch: int
+    global_batches: int
+    micro_batch_size: int
     world_size: int
     epochs: int
     seed: int
@@ -56,7 +60,7 @@ class BatchSampler:
     @property
     def users_per_step(self) -> int:
         """Users in one optimiser step over all ranks."""
-        return self.global_micro_batch * self.gradient_accumulation_steps
+        return self.global_batch * self.global_batches
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,24 +73,30 @@ class BatchSampler:
         return self.steps_per_epoch * self.epochs
 
     @property
-    def users_per_rank(self) -> int:
-        """Users of the largest micro-batch of any rank."""
-        return -(-self.global_micro_batch // self.world_size)
+    def micro_batches(self) -> int:
+        """Micro-batches of each rank in a global batch, the same number for every rank."""
+        largest_share = -(-self.global_batch // self.world_size)
+        return -(-largest_share // self.micro_batch_size)
 
-    def micro_batch(self, step: int, index: int, rank: int) -> tuple[int, list[int]]:
-        """Epoch and training rows of one rank's micro-batch.
+    def rank_batches(self, step: int, rank: int) -> tuple[int, list[list[list[int]]]]:
+        """Epoch, and training rows of one rank: its micro-batches of each global batch of a step.
+
+        A rank's users follow those of the rank before it. Where its share has fewer users than
+        there are micro-batches, the last ones are empty.
 
         Args:
             step: optimiser step, from 0.
-            index: micro-batch within the step, from 0.
             rank: rank of the process, below `world_size`.
         """
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-        start = step_in_epoch * self.users_per_step + index * self.global_micro_batch
-        global_rows = order[start : start + self.global_micro_batch]
-        own_rows = np.array_split(global_rows, self.world_size)[rank]
-        return epoch, [self.rows[i] for i in own_rows]
+        start = step_in_epoch * self.users_per_step
+        users = order[start : start + self.users_per_step].reshape(self.global_batches, -1)
+        shares = [np.array_split(batch, self.world_size)[rank] for batch in users]
+        return epoch, [
+            [[self.rows[i] for i in part] for part in np.array_split(share, self.micro_batches)]
+            for share in shares
+        ]
 
 
 def make_batch_sampler(
@@ -106,10 +116,13 @@ def make_batch_sampler(
     """
     count = num_rows if max_rows is None else min(max_rows, num_rows)
     drawn = np.random.default_rng([seed, num_rows]).choice(num_rows, count, replace=False)
+    global_batches = sizes.gradient_accumulation_steps if sizes.sharing_scope != "step" else 1
+    users_per_step = sizes.micro_batch_size * sizes.gradient_accumulation_steps * sizes.world_size
     sampler = BatchSampler(
         rows=tuple(drawn.tolist()),
-        global_micro_batch=sizes.micro_batch_size * sizes.world_size,
-        gradient_accumulation_steps=sizes.gradient_accumulation_steps,
+        global_batch=users_per_step // global_batches,
+        global_batches=global_batches,
+        micro_batch_size=sizes.micro_batch_size,
         world_size=sizes.active_world_size or sizes.world_size,
         epochs=epochs,
         seed=seed,

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
 
-from raypo.config import OptimiserConfig, StoppedRun
+from raypo.config import OptimiserConfig
 from raypo.io.progress import Progress
 from raypo.objectives import ObjectiveOutput, PreferenceBatch
-from raypo.policy.packing import PackedResponses
+from raypo.objectives.batch import GradientScope
 from raypo.recommenders.base import SequentialRecommender
-from raypo.training.batches import Batch, BatchMaker
+from raypo.training.bad_batch import NonFiniteLoss, stopped_by_gradient, stopped_by_loss
+from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import TrainingState, write_checkpoint
 from raypo.training.engine import Engine
 from raypo.training.reference import Reference
 from raypo.training.reporter import Reporter
 from raypo.training.sampler import BatchSampler
 from raypo.training.schedule import learning_rate
+from raypo.training.step import accumulate_gradients
 from raypo.training.step_timer import StepTimer
 from raypo.training.validation import ValidationSet, validate
 
@@ -37,11 +40,21 @@ class TrainingObjective(Protocol):
         """Whether batches need reference log-probs."""
 
     @property
+    def gradient_scope(self) -> GradientScope:
+        """What the derivative of the loss for a user's log-probs depends on."""
+
+    @property
     def collective_seconds(self) -> float:
         """Time spent so far in gathers and reductions between ranks."""
 
     def __call__(self, batch: PreferenceBatch) -> ObjectiveOutput:
         """Loss and metrics of this rank's batch."""
+
+    def of_rank(self) -> TrainingObjective:
+        """A copy for which this rank's batch is the whole batch and statistics do not move."""
+
+    def one_step(self) -> AbstractContextManager[None]:
+        """Calls in the block are one optimiser step, for the moving statistics."""
 
     def train(self) -> None:
         """Let moving statistics be updated."""
@@ -60,7 +73,7 @@ class Job:
     Attributes:
         engine: the policy, and how it is stepped.
         objective: gives the loss of a batch.
-        sampler: training rows of each micro-batch.
+        sampler: training rows of each rank's micro-batches.
         make_batch: turns training rows into tensors.
         optimiser: learning rate and its schedule.
         validation_set: what validation scores.
@@ -93,7 +106,7 @@ def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
         progress: called after each step.
 
     Raises:
-        StoppedRun: the loss is not finite. No step is taken with it.
+        StoppedRun: the loss or a gradient is not finite. No step is taken with it.
     """
     job.engine.policy.train()
     job.objective.load_state_dict(job.state.objective)
@@ -112,107 +125,42 @@ def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
 
 def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
     """Take one optimiser step; returns its metrics."""
-    sampler, accumulation = job.sampler, job.sampler.gradient_accumulation_steps
+    sampler = job.sampler
     rate = learning_rate(
         step, sampler.total_steps, job.optimiser.learning_rate, job.optimiser.warmup_ratio
     )
     timer = StepTimer(job.engine.device)
     collective_start = job.objective.collective_seconds
-    means: dict[str, float] = {}
-    num_tokens, padding = 0, 0.0
-    for index in range(accumulation):
-        packed, metrics = _accumulate_gradients(job, step, index, timer, reporter)
-        num_tokens += packed.num_tokens
-        padding += packed.padding_share / accumulation
-        for key, value in metrics.items():
-            means[key] = means.get(key, 0.0) + value / accumulation
+    try:
+        totals = accumulate_gradients(job, step, timer)
+    except NonFiniteLoss as error:
+        raise stopped_by_loss(job, error, reporter) from error
     with timer.phase("optimiser"):
         norm = job.engine.step(rate)
+    if not math.isfinite(norm):
+        raise stopped_by_gradient(job, norm, totals.shares, reporter)
     job.state.objective = dict(job.objective.state_dict())
+    num_tokens, num_columns = _sum_over_ranks(job, [totals.num_tokens, totals.num_columns])
     collective_seconds = job.objective.collective_seconds - collective_start
     return {
         "step": step + 1,
         "epoch": step // sampler.steps_per_epoch,
-        **means,
+        **totals.metrics,
         "gradient_norm": norm,
         "learning_rate": rate,
         "workers": sampler.world_size,
-        "padding_share": padding,
+        "padding_share": 1 - num_tokens / num_columns,
         "prompts_cut": job.make_batch.encoder.cut_prompts,
-        **timer.metrics(num_tokens * sampler.world_size, collective_seconds),
+        **timer.metrics(num_tokens, collective_seconds),
     }
 
 
-def _accumulate_gradients(
-    job: Job, step: int, index: int, timer: StepTimer, reporter: Reporter
-) -> tuple[PackedResponses, dict[str, float]]:
-    """Forward and backward of one micro-batch; returns its rows and the objective's metrics."""
-    with timer.phase("data"):
-        batch = job.make_batch(*job.sampler.micro_batch(step, index, job.rank))
-        packed = batch.packed.to(job.engine.device)
-    with timer.phase("reference"):
-        reference = job.reference(batch) if job.reference is not None else None
-    with timer.phase("forward"):
-        logps = job.engine.logps(packed)
-    with timer.phase("objective"):
-        out = job.objective(_preference_batch(job, batch, logps, reference))
-        loss = out.loss.item()
-        if not math.isfinite(loss):
-            raise _non_finite_loss(job, loss, batch, logps, reporter)
-    with timer.phase("backward"):
-        job.engine.backward(out.loss)
-    return batch.packed, out.metrics
-
-
-def _preference_batch(
-    job: Job, batch: Batch, logps: Tensor, reference: tuple[Tensor, Tensor] | None
-) -> PreferenceBatch:
-    device = job.engine.device
-    lengths = batch.packed.lengths.to(device)
-    optional: dict[str, Any] = {}
-    if reference is not None:
-        optional["reference_chosen_logps"] = reference[0].to(device)
-        optional["reference_rejected_logps"] = reference[1].to(device)
-    if job.recommender is not None:
-        with torch.no_grad():
-            optional["user_embeddings"] = job.recommender.embed(batch.history_items.to(device))
-        optional["item_scores"] = job.recommender.score
-    return PreferenceBatch(
-        chosen_logps=logps[:, 0],
-        rejected_logps=logps[:, 1:],
-        chosen_lengths=lengths[:, 0],
-        rejected_lengths=lengths[:, 1:],
-        chosen_items=batch.chosen_items.to(device),
-        rejected_items=batch.rejected_items.to(device),
-        history_items=batch.history_items.to(device),
-        **optional,
-    )
-
-
-def _non_finite_loss(
-    job: Job, loss: float, batch: Batch, logps: Tensor, reporter: Reporter
-) -> StoppedRun:
-    """Keep the batch for inspection; returns the error to raise."""
-    encoder, step = job.make_batch.encoder, job.state.step + 1
-    rejected = [[encoder.titles[int(item)] for item in items] for items in batch.rejected_items]
-    users = [
-        {
-            "training_row": int(row),
-            "chosen": encoder.titles[int(chosen)],
-            "rejected": titles,
-            "logps": [str(value) for value in own],  # JSON has no infinity
-        }
-        for (_, row), chosen, titles, own in zip(
-            batch.keys, batch.chosen_items, rejected, logps.tolist(), strict=True
-        )
-    ]
-    values = {"step": step, "rank": job.rank, "loss": str(loss), "users": users}
-    file = reporter.bad_batch(values)
-    return StoppedRun(
-        f"step {step}: the loss is {loss}; the batch is in {file}. No step was taken with it, and "
-        "earlier checkpoints are intact. In most cases a lower optimiser.learning_rate helps, in "
-        "another output folder"
-    )
+def _sum_over_ranks(job: Job, values: list[int]) -> list[int]:
+    if not dist.is_initialized():
+        return values
+    total = torch.tensor(values, device=job.engine.device)
+    dist.all_reduce(total)
+    return [int(value) for value in total.tolist()]
 
 
 def _validate_and_save(job: Job, metrics: dict[str, Any], reporter: Reporter) -> None:

@@ -1,5 +1,7 @@
 """Moving statistics: used first, updated after; frozen in evaluation; kept by a state dict."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,41 @@ def test_evaluation_leaves_statistics_and_state_round_trips(name):
     other = build_objective(name)
     other.load_state_dict(kept)
     assert other(batch_of(make_case(8))).metrics == objective(batch_of(make_case(8))).metrics
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_batches_of_one_step_move_the_statistics_once_and_together(name):
+    options = {"rho": 0.0} if "napo" in name else {}
+    objective, whole = build_objective(name, **options), build_objective(name, **options)
+    for seeds in ((6, 7), (8, 9)):
+        before = objective.state_dict()
+        with objective.one_step():
+            for seed in seeds:
+                objective(batch_of(make_case(seed)))
+                assert objective.state_dict() == before
+        both = [batch_of(make_case(seed)) for seed in seeds]
+        whole(joined(*both))
+        assert objective.state_dict() == pytest.approx(whole.state_dict(), rel=1e-6)
+
+
+def joined(one, other):
+    """Two batches of the same users as one."""
+    columns = {
+        f.name: torch.cat([getattr(one, f.name), getattr(other, f.name)])
+        for f in fields(one)
+        if isinstance(getattr(one, f.name), torch.Tensor)
+    }
+
+    def item_scores(embeddings, items):
+        half = len(embeddings) // 2
+        return torch.cat(
+            [
+                one.item_scores(embeddings[:half], items[:half]),
+                other.item_scores(embeddings[half:], items[half:]),
+            ]
+        )
+
+    return replace(one, **columns, item_scores=item_scores)
 
 
 @settings(max_examples=50, deadline=None)

@@ -36,7 +36,7 @@ POLICY = PolicyConfig(dtype="float32")
 
 def strong_adapter(folder, model_folder, seed):
     """An adapter that changes every answer."""
-    policy = load_policy(PolicyConfig(dtype="float32"), model_folder, seed, lora_float32=True)
+    policy = load_policy(PolicyConfig(dtype="float32"), model_folder, seed)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in policy.named_parameters():
         if "lora_" in name:

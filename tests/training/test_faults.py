@@ -1,5 +1,6 @@
 """Faults end in a clear message, and finished work is kept."""
 
+import contextlib
 import json
 import os
 import resource
@@ -12,7 +13,8 @@ import torch
 
 from raypo.config import InputError, SftConfig, StoppedRun, parse_config
 from raypo.io.run_folder import read_metrics
-from raypo.training import job, trainer
+from raypo.training import job
+from raypo.training.engine import TorchEngine
 from raypo.training.local import train_locally
 from raypo.training.tracking import check_mlflow
 
@@ -29,29 +31,59 @@ def config(data, output):
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_batch(inputs, tmp_path, monkeypatch):
     data, _, _ = inputs
-    original = trainer._preference_batch
-
-    def poisoned(job, batch, logps, reference):
-        if job.state.step == 5:
-            logps = logps * torch.tensor(float("nan"))
-        return original(job, batch, logps, reference)
-
-    monkeypatch.setattr(trainer, "_preference_batch", poisoned)
-    with pytest.raises(StoppedRun, match="step 6: the loss is nan; the batch is in") as error:
+    with (
+        poisoned(monkeypatch, lambda logps: logps * torch.tensor(float("nan"))),
+        pytest.raises(StoppedRun, match="step 6: the loss is nan; the batch is in") as error,
+    ):
         train_locally(config(data, tmp_path / "run"))
     file = tmp_path / "run" / "bad-batch-step-00000006-rank-0.json"
     assert str(file) in str(error.value)
     batch = json.loads(file.read_text())
     assert batch["step"] == 6 and len(batch["users"]) == 4
     assert batch["users"][0]["chosen"].startswith("Film ")
+    assert batch["users"][0]["logps"] == ["nan"]
     assert len(read_metrics(tmp_path / "run")) == 5
     # No step was taken with it: without the poison the run resumes from the last checkpoint.
-    monkeypatch.setattr(trainer, "_preference_batch", original)
     train_locally(config(data, tmp_path / "run"))
     train_locally(config(data, tmp_path / "other"))
     runs = [read_metrics(tmp_path / name) for name in ("run", "other")]
     for one, other in zip(*runs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+
+
+@contextlib.contextmanager
+def poisoned(monkeypatch, change):
+    """In the block, `change` is applied to the log-probs of the sixth step."""
+    calls, original = [], TorchEngine.logps
+
+    def logps(engine, packed):
+        result = original(engine, packed)
+        if engine.policy.training:
+            calls.append(packed)
+        return change(result) if engine.policy.training and len(calls) == 6 else result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "logps", logps)
+        yield
+
+
+def infinite_gradient(logps):
+    """The same log-probs, whose gradient is infinite."""
+    if logps.requires_grad:
+        logps.register_hook(lambda gradient: gradient * float("inf"))
+    return logps
+
+
+def test_no_step_is_taken_with_a_gradient_that_is_not_finite(inputs, tmp_path, monkeypatch):
+    data, _, _ = inputs
+    with (
+        poisoned(monkeypatch, infinite_gradient),
+        pytest.raises(StoppedRun, match=r"step 6: the gradient norm is (inf|nan); the batch"),
+    ):
+        train_locally(config(data, tmp_path / "run"))
+    file = tmp_path / "run" / "bad-batch-step-00000006-rank-0.json"
+    assert len(json.loads(file.read_text())["users"]) == 4
+    assert len(read_metrics(tmp_path / "run")) == 5
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "not json"])

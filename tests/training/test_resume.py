@@ -1,5 +1,7 @@
 """A resumed run writes the metrics of one that was never interrupted."""
 
+import json
+import shutil
 import struct
 
 import numpy as np
@@ -58,17 +60,27 @@ def scalars(folder):
 
 
 @pytest.mark.parametrize(
-    ("objective", "reference"),
-    [("napo", "precomputed"), ("s-dpo", "precomputed"), ("s-dpo", "on-the-fly")],
+    ("objective", "reference", "changes"),
+    [
+        ("napo", "precomputed", {}),
+        ("napo", "precomputed", {"micro_batch_size": 2, "gradient_accumulation_steps": 2}),
+        ("s-dpo", "precomputed", {}),
+        ("s-dpo", "on-the-fly", {}),
+        ("s-dpo", "on-the-fly", {"dropout": 0.2}),
+    ],
 )
-def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(inputs, tmp_path, objective, reference):
+def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(
+    inputs, tmp_path, objective, reference, changes
+):
     data, recommender, adapter = inputs
+    sizes = {key: value for key, value in changes.items() if key != "dropout"}
+    dropout = changes.get("dropout", 0.0)
 
     def config(name):
         values = settings(data, tmp_path / name)
-        values["policy"] = values["policy"] | {"adapter": adapter}
+        values["policy"] = values["policy"] | {"adapter": adapter_of(adapter, tmp_path, dropout)}
         values |= {"recommender": recommender, "objective": {"name": objective}, "negatives": 3}
-        values["reference"] = reference
+        values |= sizes | {"reference": reference}
         return parse_config(AlignConfig, values, "test")
 
     train_locally(config("whole"))
@@ -81,10 +93,22 @@ def test_a_resumed_alignment_has_the_metrics_of_a_whole_one(inputs, tmp_path, ob
     assert [line["step"] for line in resumed] == list(range(1, 13))
     for one, other in zip(whole, resumed, strict=True):
         assert without_timing(other) == pytest.approx(without_timing(one), rel=1e-6)
-    if objective == "s-dpo":
+    if objective == "s-dpo" and not dropout:
         # The reference is the policy that alignment starts from: the first reward margins are 0.
         assert whole[0]["loss"] == pytest.approx(np.log(4), rel=1e-4)
         assert whole[-1]["loss"] != pytest.approx(np.log(4), rel=1e-4)
+
+
+def adapter_of(adapter, folder, dropout):
+    """The adapter, or a copy of it that trains with LoRA dropout."""
+    if not dropout:
+        return adapter
+    copy = folder / "with-dropout"
+    if not copy.exists():
+        shutil.copytree(adapter, copy)
+        file = copy / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_dropout": dropout}))
+    return copy
 
 
 def test_both_reference_modes_give_the_same_numbers_and_precomputed_ones_are_reused(
@@ -98,7 +122,7 @@ def test_both_reference_modes_give_the_same_numbers_and_precomputed_ones_are_reu
         ("frozen", "on-the-fly"),
     ):
         values = settings(data, tmp_path / name) | {"recommender": recommender, "negatives": 3}
-        values["policy"] = values["policy"] | {"adapter": adapter}
+        values["policy"] = values["policy"] | {"adapter": adapter_of(adapter, tmp_path, 0.2)}
         values |= {"objective": {"name": "s-dpo+ns"}, "reference": reference}
         notes = []
         train_locally(

@@ -15,14 +15,19 @@ def make_sampler(num_rows=50, max_rows=None, seed=0, **sizes):
     return make_batch_sampler(num_rows, max_rows, BatchSizes(**(defaults | sizes)), 2, seed)
 
 
+def rows_of(sampler, step, rank):
+    """All of a rank's rows of a step, in order."""
+    batches = sampler.rank_batches(step, rank)[1]
+    return [row for micro_batches in batches for rows in micro_batches for row in rows]
+
+
 def visited_rows(sampler, epoch):
     steps = range(epoch * sampler.steps_per_epoch, (epoch + 1) * sampler.steps_per_epoch)
     return [
         row
         for step in steps
-        for index in range(sampler.gradient_accumulation_steps)
         for rank in range(sampler.world_size)
-        for row in sampler.micro_batch(step, index, rank)[1]
+        for row in rows_of(sampler, step, rank)
     ]
 
 
@@ -44,33 +49,53 @@ def test_an_epoch_visits_no_row_twice_and_all_but_a_remainder(
         assert len(rows) == len(set(rows)) == num_rows - num_rows % sampler.users_per_step
 
 
-def test_ranks_divide_the_same_global_batch():
-    one = make_sampler(micro_batch_size=4, world_size=1)
-    two = make_sampler(micro_batch_size=2, world_size=2)
-    for step in range(one.total_steps):
-        whole = one.micro_batch(step, 0, 0)[1]
-        assert whole == two.micro_batch(step, 0, 0)[1] + two.micro_batch(step, 0, 1)[1]
-
-
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.data())
-def test_fewer_active_ranks_share_the_same_users(
-    micro_batch_size, gradient_accumulation_steps, world_size, data
+@given(
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.sampled_from(["step", "micro_batch"]),
+    st.data(),
+)
+def test_any_number_of_ranks_divides_the_same_global_batches(
+    micro_batch_size, accumulation, world_size, scope, data
 ):
     active = data.draw(st.integers(1, world_size))
     sizes = {
         "micro_batch_size": micro_batch_size,
-        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "gradient_accumulation_steps": accumulation,
         "world_size": world_size,
+        "sharing_scope": scope,
     }
-    all_ranks, fewer = make_sampler(**sizes), make_sampler(**sizes, active_world_size=active)
-    assert fewer.users_per_step == all_ranks.users_per_step
-    for step in range(all_ranks.total_steps):
-        for index in range(gradient_accumulation_steps):
-            shares = [fewer.micro_batch(step, index, rank)[1] for rank in range(active)]
-            assert max(map(len, shares)) - min(map(len, shares)) <= 1
-            assert max(map(len, shares)) == fewer.users_per_rank
-            planned = [all_ranks.micro_batch(step, index, rank)[1] for rank in range(world_size)]
-            assert list(chain(*shares)) == list(chain(*planned))
+    planned, fewer = make_sampler(**sizes), make_sampler(**sizes, active_world_size=active)
+    one = make_sampler(**sizes, active_world_size=1)
+    assert fewer.users_per_step == micro_batch_size * accumulation * world_size
+    assert fewer.global_batches == (1 if scope == "step" else accumulation)
+    for step in range(planned.total_steps):
+        whole = one.rank_batches(step, 0)[1]
+        for sampler in (planned, fewer):
+            ranks = [sampler.rank_batches(step, r)[1] for r in range(sampler.world_size)]
+            for index, expected in enumerate(whole):
+                joined = [row for rank in ranks for part in rank[index] for row in part]
+                assert joined == list(chain(*expected))
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.data())
+def test_ranks_make_as_many_micro_batches_and_none_is_larger_than_was_asked(
+    micro_batch_size, accumulation, world_size, data
+):
+    sampler = make_sampler(
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=accumulation,
+        world_size=world_size,
+        active_world_size=data.draw(st.integers(1, world_size)),
+    )
+    shares = [sampler.rank_batches(0, rank)[1] for rank in range(sampler.world_size)]
+    assert {len(parts) for share in shares for parts in share} == {sampler.micro_batches}
+    sizes = [len(rows) for share in shares for parts in share for rows in parts]
+    assert max(sizes) <= micro_batch_size
+    assert all(parts[0] for share in shares for parts in share)  # nobody is without a user
+    users = [sum(map(len, parts)) for share in shares for parts in share]
+    assert max(users) - min(users) <= 1
 
 
 def test_epochs_differ_in_order_but_not_in_rows():

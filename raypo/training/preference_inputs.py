@@ -1,0 +1,122 @@
+"""What an objective reads of this rank's share of a global batch, beside the log-probs.
+
+Shapes: b users of the share, m = 1 + n responses each, the target's first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from raypo.objectives import PreferenceBatch
+from raypo.recommenders.base import catalogue_ranks
+from raypo.training.batches import Batch
+from raypo.training.step_timer import StepTimer
+
+if TYPE_CHECKING:
+    from raypo.training.trainer import Job
+
+
+@dataclass(frozen=True)
+class RankShare:
+    """This rank's users of a global batch.
+
+    Attributes:
+        micro_batches: users of each forward pass. A micro-batch without users of its own repeats
+            one, so that every rank runs as many passes.
+        counts: users of each micro-batch that count.
+        lengths: [b, m] response tokens.
+        columns: further attributes of PreferenceBatch [b, ...] by name, on the policy's device.
+        functions: attributes of PreferenceBatch that are functions.
+    """
+
+    micro_batches: list[Batch]
+    counts: list[int]
+    lengths: Tensor
+    columns: dict[str, Tensor]
+    functions: dict[str, Any]
+
+    def users(self, index: int) -> slice:
+        """Where the users of a micro-batch stand among all that count."""
+        start = sum(self.counts[:index])
+        return slice(start, start + self.counts[index])
+
+
+def make_share(job: Job, epoch: int, rows: Sequence[Sequence[int]], timer: StepTimer) -> RankShare:
+    """Draw the users of each micro-batch, and look up what the objective needs of them.
+
+    Args:
+        job: what is trained with.
+        epoch: pass over the data, from 0.
+        rows: training rows of each micro-batch; the last ones may be empty.
+        timer: of the step.
+    """
+    counts = [len(part) for part in rows]
+    repeated = [row for part in rows for row in part][-1:]
+    with timer.phase("data"):
+        batches = [job.make_batch(epoch, list(part) or repeated) for part in rows]
+    own = [batch for batch, count in zip(batches, counts, strict=True) if count]
+    columns = {
+        "chosen_items": torch.cat([batch.chosen_items for batch in own]),
+        "rejected_items": torch.cat([batch.rejected_items for batch in own]),
+        "history_items": _cat_padded([batch.history_items for batch in own]),
+    }
+    with timer.phase("reference"):
+        columns |= _reference(job, batches, counts)
+    columns = {name: column.to(job.engine.device) for name, column in columns.items()}
+    functions: dict[str, Any] = {}
+    if job.recommender is not None:
+        with torch.no_grad():
+            columns["user_embeddings"] = job.recommender.embed(columns["history_items"])
+        functions["item_scores"] = job.recommender.score
+        functions["item_ranks"] = functools.partial(catalogue_ranks, job.recommender)
+    lengths = torch.cat([batch.packed.lengths for batch in own]).to(job.engine.device)
+    return RankShare(batches, counts, lengths, columns, functions)
+
+
+def preference_batch(
+    share: RankShare, logps: Tensor, users: slice = slice(None)
+) -> PreferenceBatch:
+    """The objective's input.
+
+    Args:
+        share: this rank's users.
+        logps: [b, m] of the users that are asked for.
+        users: which of the share's users.
+    """
+    lengths = share.lengths[users]
+    columns: dict[str, Any] = {name: column[users] for name, column in share.columns.items()}
+    return PreferenceBatch(
+        chosen_logps=logps[:, 0],
+        rejected_logps=logps[:, 1:],
+        chosen_lengths=lengths[:, 0],
+        rejected_lengths=lengths[:, 1:],
+        **columns,
+        **share.functions,
+    )
+
+
+def _reference(job: Job, batches: Sequence[Batch], counts: Sequence[int]) -> dict[str, Tensor]:
+    """Reference log-probs by attribute; none where the objective needs none."""
+    if job.reference is None:
+        return {}
+    # Repeated users too: each call may be a forward pass, which all ranks run as often.
+    pairs = [job.reference(batch) for batch in batches]
+    chosen = [pair[0][:count] for pair, count in zip(pairs, counts, strict=True)]
+    rejected = [pair[1][:count] for pair, count in zip(pairs, counts, strict=True)]
+    return {
+        "reference_chosen_logps": torch.cat(chosen),
+        "reference_rejected_logps": torch.cat(rejected),
+    }
+
+
+def _cat_padded(items: Sequence[Tensor]) -> Tensor:
+    """Item ids [b, h] of several batches, padded with -1 to the widest."""
+    width = max(part.shape[1] for part in items)
+    return torch.cat([pad(part, (0, width - part.shape[1]), value=-1) for part in items])
