@@ -43,15 +43,23 @@ class ActivationCheckpointing:
         self._set(0)
 
     @contextlib.contextmanager
-    def enabled_for(self, packed: PackedResponses) -> Iterator[None]:
-        """Enable it for this batch, in the first layers, which backward reaches last."""
-        layers = len(self._layers)
-        auto = self._recompute == "auto"
-        self._set(num_recomputed_layers(layers, packed) if auto else layers)
+    def enabled_for(self, packed: PackedResponses, layers: int | None = None) -> Iterator[None]:
+        """Enable it for this batch, in the first layers, which backward reaches last.
+
+        Args:
+            packed: the batch.
+            layers: how many, where other ranks recompute as many; None is `num_layers(packed)`.
+        """
+        self._set(self.num_layers(packed) if layers is None else layers)
         try:
             yield
         finally:
             self._set(0)
+
+    def num_layers(self, packed: PackedResponses) -> int:
+        """Layers that are recomputed for this batch."""
+        layers = len(self._layers)
+        return num_recomputed_layers(layers, packed) if self._recompute == "auto" else layers
 
     def _set(self, count: int) -> None:
         for index, layer in enumerate(self._layers):

@@ -17,7 +17,12 @@ _CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 
 
 def token_logps(
-    head: nn.Module, softcap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
+    head: nn.Module,
+    softcap: float | None,
+    hidden: Tensor,
+    source_of: Tensor,
+    targets: Tensor,
+    num_chunks: int | None = None,
 ) -> Tensor:
     """Log-probs [N] of the predicted tokens, in float32.
 
@@ -31,12 +36,15 @@ def token_logps(
         hidden: [S, d] hidden states.
         source_of: [N] index of the hidden state that predicts the token, ascending.
         targets: [N] predicted tokens.
+        num_chunks: how often the head is called, where other ranks have to call it as often; None
+            is as often as the memory of the logits asks for.
     """
     if softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
         logps: Tensor = _FrozenHead.apply(hidden, head.weight, source_of, targets)  # type: ignore[no-untyped-call]
         return logps
     pieces = []
-    for positions, own in _chunks(hidden, _vocabulary_size(head), source_of):
+    chunks = num_chunks or num_head_chunks(head, len(hidden), hidden.device)
+    for positions, own in _chunks(len(hidden), chunks, source_of):
         arguments = (
             head,
             softcap,
@@ -66,17 +74,22 @@ def _vocabulary_size(head: Any) -> int:
     return int(getattr(head, "out_features", 0)) or 1 << 16
 
 
-def _chunks(hidden: Tensor, vocabulary: int, source_of: Tensor) -> list[tuple[slice, slice]]:
-    """Slices of positions and of predicted tokens of each chunk."""
-    chunk_bytes = _CHUNK_BYTES.get(hidden.device.type, _CHUNK_BYTES["cpu"])
-    size = max(1, chunk_bytes // (4 * vocabulary))
-    starts = list(range(0, len(hidden), size))
-    edges = torch.tensor([*starts, len(hidden)], device=source_of.device)
-    cuts = torch.searchsorted(source_of, edges).tolist()
-    return [
-        (slice(start, min(start + size, len(hidden))), slice(cuts[i], cuts[i + 1]))
-        for i, start in enumerate(starts)
-    ]
+def num_head_chunks(head: nn.Module, num_positions: int, device: torch.device) -> int:
+    """Chunks of positions whose logits fit the memory that is meant for them."""
+    return _num_chunks(num_positions, _vocabulary_size(head), device)
+
+
+def _num_chunks(num_positions: int, vocabulary: int, device: torch.device) -> int:
+    chunk_bytes = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cpu"])
+    return max(1, -(-num_positions // max(1, chunk_bytes // (4 * vocabulary))))
+
+
+def _chunks(num_positions: int, num_chunks: int, source_of: Tensor) -> list[tuple[slice, slice]]:
+    """Slices of positions and of predicted tokens of each chunk; the last ones may be empty."""
+    size = -(-num_positions // num_chunks)
+    edges = [min(index * size, num_positions) for index in range(num_chunks + 1)]
+    cuts = torch.searchsorted(source_of, torch.tensor(edges, device=source_of.device)).tolist()
+    return [(slice(edges[i], edges[i + 1]), slice(cuts[i], cuts[i + 1])) for i in range(num_chunks)]
 
 
 def _chunk_logps(
@@ -120,7 +133,8 @@ class _FrozenHead(torch.autograd.Function):
     ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         expected = torch.empty_like(hidden)
-        for positions, own in _chunks(hidden, len(weight), source_of):
+        chunks = _num_chunks(len(hidden), len(weight), hidden.device)
+        for positions, own in _chunks(len(hidden), chunks, source_of):
             logits = (hidden[positions] @ weight.T).float()
             local = source_of[own] - positions.start
             logps[own], weights, total = _in_place_logps(logits, local, targets[own])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raypo.policy.activation_checkpointing import ActivationCheckpointing, Recompute
 from raypo.policy.attention import fastest_kernel, use_packed_attention
 from raypo.policy.attention_masks import Kernel, Layout
-from raypo.policy.lm_head import token_logps
+from raypo.policy.lm_head import num_head_chunks, token_logps
 from raypo.policy.packing import PackedResponses
 
 if TYPE_CHECKING:
@@ -59,11 +59,32 @@ class PackedPolicy(nn.Module):
         use_packed_attention(causal_lm_of(model))
         self._checkpointing = ActivationCheckpointing(causal_lm_of(model), recompute)
 
-    def forward(self, packed: PackedResponses) -> Tensor:
-        """Summed log-probs [B, M] in float32."""
+    def num_recomputed_layers(self, packed: PackedResponses) -> int:
+        """Decoder layers that backward of this batch recomputes."""
+        return self._checkpointing.num_layers(packed)
+
+    def num_head_chunks(self, packed: PackedResponses) -> int:
+        """Calls of the LM head for this batch."""
+        head = causal_lm_of(self.model).get_output_embeddings()
+        return num_head_chunks(head, len(packed.sources), packed.tokens.device)
+
+    def forward(
+        self,
+        packed: PackedResponses,
+        recomputed_layers: int | None = None,
+        head_chunks: int | None = None,
+    ) -> Tensor:
+        """Summed log-probs [B, M] in float32.
+
+        Args:
+            packed: on the model's device.
+            recomputed_layers: decoder layers that backward recomputes.
+            head_chunks: calls of the LM head. Where modules communicate between ranks as they run,
+                ranks have to agree on both; None is what this batch asks for.
+        """
         causal_lm = causal_lm_of(self.model)
         layout = Layout(packed, self._attention or fastest_kernel(packed.tokens.device))
-        with self._checkpointing.enabled_for(packed):
+        with self._checkpointing.enabled_for(packed, recomputed_layers):
             hidden = causal_lm.get_decoder()(
                 input_ids=packed.tokens,
                 # Unused, but its four dimensions keep transformers from making a mask.
@@ -79,6 +100,7 @@ class PackedPolicy(nn.Module):
             hidden,
             packed.source_of,
             packed.targets,
+            head_chunks,
         )
         sums = torch.zeros(packed.lengths.numel(), dtype=torch.float32, device=hidden.device)
         return sums.index_add(0, packed.response_of, logps).view(packed.lengths.shape)
