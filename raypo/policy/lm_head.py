@@ -6,6 +6,7 @@ position predicts the first token of every response, so N >= S.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +17,31 @@ from torch.utils.checkpoint import checkpoint
 _CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 
 
+@dataclass(frozen=True)
+class LogitScaling:
+    """What a model does to its head's output: softcap tanh(scale W h / softcap).
+
+    Attributes:
+        scale: factor of the head's output (Granite, Cohere).
+        softcap: limits the scaled logits by a tanh (Gemma 2); None does not.
+    """
+
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Logits in float32."""
+        logits = logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+
 def token_logps(
     head: nn.Module,
-    softcap: float | None,
+    scaling: LogitScaling,
     hidden: Tensor,
     source_of: Tensor,
     targets: Tensor,
@@ -27,27 +50,29 @@ def token_logps(
     """Log-probs [N] of the predicted tokens, in float32.
 
     A frozen linear head, as in LoRA training, costs no more than the plain computation: forward
-    computes the expected output row p W from the logits, which backward then does not need. The
-    chunks of other heads are recomputed in backward.
+    computes what backward needs of the logits, an expected output row for each position. The chunks
+    of other heads are recomputed in backward.
 
     Args:
         head: maps hidden states to logits.
-        softcap: limits logits by a tanh (Gemma 2); None does not.
+        scaling: what the model does to the head's output.
         hidden: [S, d] hidden states.
         source_of: [N] index of the hidden state that predicts the token, ascending.
         targets: [N] predicted tokens.
         num_chunks: how often the head is called, where other ranks have to call it as often; None
             is as often as the memory of the logits asks for.
     """
-    if softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
-        logps: Tensor = _FrozenHead.apply(hidden, head.weight, source_of, targets)  # type: ignore[no-untyped-call]
+    if scaling.softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
+        logps: Tensor = _FrozenHead.apply(  # type: ignore[no-untyped-call]
+            hidden, head.weight, scaling.scale, source_of, targets
+        )
         return logps
     pieces = []
     chunks = num_chunks or num_head_chunks(head, len(hidden), hidden.device)
     for positions, own in _chunks(len(hidden), chunks, source_of):
         arguments = (
             head,
-            softcap,
+            scaling,
             hidden[positions],
             source_of[own] - positions.start,
             targets[own],
@@ -93,11 +118,9 @@ def _chunks(num_positions: int, num_chunks: int, source_of: Tensor) -> list[tupl
 
 
 def _chunk_logps(
-    head: nn.Module, softcap: float | None, hidden: Tensor, source_of: Tensor, targets: Tensor
+    head: nn.Module, scaling: LogitScaling, hidden: Tensor, source_of: Tensor, targets: Tensor
 ) -> Tensor:
-    logits: Tensor = head(hidden).float()
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = scaling(head(hidden))
     if not logits.requires_grad:
         return _in_place_logps(logits, source_of, targets)[0]
     normaliser = torch.logsumexp(logits, dim=-1)
@@ -123,32 +146,57 @@ def _in_place_logps(
 class _FrozenHead(torch.autograd.Function):
     """Log-probs of a linear head without weight gradient.
 
-    d logp_n / d hidden_s = W[target_n] - p_s W for the position s that predicts n, so that forward
-    keeps p W [S, d] instead of logits [S, V].
+    A position s predicts tokens t_n with gradients g_n, whose sum is G, and gives token v the
+    probability p_v. The gradient of its hidden state is
+
+        sum_n g_n W[t_n] - G sum_v p_v W[v]
+        = sum_n (g_n (1 - p_n) + (g_n - G / c_n) p_n) W[t_n] - G sum_{v not in t} p_v W[v],
+
+    with c_n the number of predictions at s that are the token t_n. Forward keeps the last sum
+    [S, d] instead of logits [S, V]. Predicted tokens are not part of it: for a confident token both
+    terms of the first line are nearly equal, and in bfloat16 nothing of their difference is left.
+    With one prediction, g_n - G / c_n is zero and 1 - p_n keeps its digits.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, source_of: Tensor, targets: Tensor
+        ctx: Any, hidden: Tensor, weight: Tensor, scale: float, source_of: Tensor, targets: Tensor
     ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        expected = torch.empty_like(hidden)
+        copies = torch.empty_like(logps)
+        others = torch.empty_like(hidden)
         chunks = _num_chunks(len(hidden), len(weight), hidden.device)
         for positions, own in _chunks(len(hidden), chunks, source_of):
             logits = (hidden[positions] @ weight.T).float()
-            local = source_of[own] - positions.start
-            logps[own], weights, total = _in_place_logps(logits, local, targets[own])
+            if scale != 1.0:
+                logits *= scale
+            predicted = (source_of[own] - positions.start, targets[own])
+            logps[own], weights, total = _in_place_logps(logits, *predicted)
             probabilities = weights.div_(total[:, None])
-            expected[positions] = probabilities.to(weight.dtype) @ weight
-        ctx.save_for_backward(weight, expected, source_of, targets)
+            copies[own] = _count_and_clear(probabilities, *predicted)
+            others[positions] = probabilities.to(weight.dtype) @ weight
+        ctx.save_for_backward(weight, others, source_of, targets, logps, copies)
+        ctx.scale = scale
         return logps
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        weight, expected, source_of, targets = ctx.saved_tensors
-        gradient = gradients[0].float()
-        per_position = torch.zeros(len(expected), dtype=torch.float32, device=gradient.device)
-        per_position.index_add_(0, source_of, gradient)
-        hidden = -per_position[:, None] * expected.float()
-        hidden.index_add_(0, source_of, gradient[:, None] * weight[targets].float())
-        return hidden.to(expected.dtype), None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        weight, others, source_of, targets, logps, copies = ctx.saved_tensors
+        gradient = gradients[0].float() * ctx.scale
+        total = torch.zeros(len(others), dtype=torch.float32, device=gradient.device)
+        total.index_add_(0, source_of, gradient)
+        of_others = gradient - total[source_of] / copies
+        coefficients = -torch.expm1(logps) * gradient + logps.exp() * of_others
+        hidden = -total[:, None] * others.float()
+        hidden.index_add_(0, source_of, coefficients[:, None] * weight[targets].float())
+        return hidden.to(others.dtype), None, None, None, None
+
+
+def _count_and_clear(probabilities: Tensor, source_of: Tensor, targets: Tensor) -> Tensor:
+    """How often each prediction [N] occurs; clears the predicted tokens' probabilities [S, V]."""
+    ones = torch.ones(len(targets), dtype=probabilities.dtype, device=probabilities.device)
+    probabilities[source_of, targets] = 0.0
+    probabilities.index_put_((source_of, targets), ones, accumulate=True)
+    counts = probabilities[source_of, targets]
+    probabilities[source_of, targets] = 0.0
+    return counts

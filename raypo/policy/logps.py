@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raypo.policy.activation_checkpointing import ActivationCheckpointing, Recompute
 from raypo.policy.attention import fastest_kernel, use_packed_attention
 from raypo.policy.attention_masks import Kernel, Layout
-from raypo.policy.lm_head import num_head_chunks, token_logps
+from raypo.policy.lm_head import LogitScaling, num_head_chunks, token_logps
 from raypo.policy.packing import PackedResponses
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class PackedPolicy(nn.Module):
         hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
         logps = token_logps(
             causal_lm.get_output_embeddings(),
-            getattr(causal_lm.config, "final_logit_softcapping", None),
+            LogitScaling(softcap=getattr(causal_lm.config, "final_logit_softcapping", None)),
             hidden,
             packed.source_of,
             packed.targets,
