@@ -5,6 +5,8 @@ Variants, each forward and backward through the adapter, on the same users and r
 - `naive`: a row per response, prompt repeated, logits and log-softmax over whole sequences;
 - `response_logits_only`: the same rows, logits only at positions that predict a response token;
 - `packed`: each distinct token once (`raypo.policy`);
+- `two_passes`: packed, with a forward pass without gradient before (gradient caching), as training
+  does where users share across micro-batches;
 - `sft`: packed with one response per user, the baseline that the others are compared with.
 
 Multiply-adds are a lower bound of the work: each distinct token once through the decoder's linear
@@ -30,7 +32,7 @@ from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
 
-VARIANTS = ("naive", "response_logits_only", "packed")
+VARIANTS = ("naive", "response_logits_only", "packed", "two_passes")
 _SFT = ("sft", 0)
 
 
@@ -115,9 +117,17 @@ class _Bench:
         """The variant's forward pass, its inputs already made."""
         if variant in ("packed", "sft"):
             return lambda: self.policy(self.packs[n])
+        if variant == "two_passes":
+            return lambda: self._two_passes(n)
         rows = self.rows(n)
         logps = naive_logps if variant == "naive" else response_logits_only_logps
         return lambda: logps(self.model, *rows)
+
+    def _two_passes(self, n: int) -> Tensor:
+        with torch.no_grad():
+            self.policy(self.packs[n])
+        logps: Tensor = self.policy(self.packs[n])
+        return logps
 
     def relative_macs(self, n: int) -> float:
         """Multiply-adds relative to one response per user."""

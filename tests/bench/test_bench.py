@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from raypo.bench.measure import measure_in_turn
 from raypo.bench.objectives import ObjectiveGrid, bench_objectives
 from raypo.bench.policy import (
+    VARIANTS,
     PolicySettings,
     bench_policy,
     naive_logps,
@@ -37,7 +38,7 @@ def test_all_variants_compute_the_same_log_probs():
 def test_multiply_adds_count_distinct_tokens_and_predicting_positions():
     model = lora_model("llama")
     costs = bench_policy(model, USERS, 0, PolicySettings([2], repeats=1))
-    assert [cost.variant for cost in costs] == ["sft", "naive", "response_logits_only", "packed"]
+    assert [cost.variant for cost in costs] == ["sft", *VARIANTS]
     body = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two layers: q, o; k, v; the feed-forward
     head = 97 * 32
     # Tokens: prompts 5 + 3, and of each response all but the last. Predicting positions: all of
@@ -89,7 +90,7 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
         (["policy", "--negatives", "3,x"], "--negatives '3,x': expected whole numbers"),
         (
             ["policy", "--variants", "packt"],
-            "--variants 'packt': expected of naive, response_logits_only, packed",
+            "--variants 'packt': expected of naive, response_logits_only, packed, two_passes",
         ),
         (["scorer", "--modes", "packed,vlm"], "--modes 'vlm': expected of packed, vllm"),
         (["objectives", "--names", "nap"], "--names 'nap'"),
