@@ -31,7 +31,7 @@ class Dataset:
     Attributes:
         folder: of the data set.
         train, validation, test: rows user_id, history, target, timestamp; the last two with
-            candidates.
+            candidates. Training and validation may be empty (see `require_rows`).
         items: item_id (the row number), source_id, title, popularity.
         info: content of `dataset.json`.
     """
@@ -52,6 +52,22 @@ class Dataset:
     def num_items(self) -> int:
         """Items in the catalogue."""
         return len(self.items)
+
+    def require_rows(self, *splits: str) -> None:
+        """Require that splits have rows.
+
+        Args:
+            *splits: `train` or `validation`.
+
+        Raises:
+            InputError: one has none; the message names it.
+        """
+        for split in splits:
+            if getattr(self, split).empty:
+                raise InputError(
+                    f"{self.folder}: has no {split} rows, which this stage needs; it can be "
+                    "evaluated on alone"
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -128,7 +144,7 @@ def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.Data
         if column not in frame.columns:
             raise InputError(f"{file}: no column {column!r}; it has {', '.join(frame.columns)}")
         _refuse(file, frame[column].isna().to_numpy(), f"{column} is empty")
-    if frame.empty:
+    if frame.empty and file.stem in ("items", "test"):
         raise InputError(f"{file}: has no rows")
     return frame
 
@@ -147,6 +163,8 @@ def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
 
 
 def _check_rows(file: Path, frame: pd.DataFrame, num_items: int) -> None:
+    if frame.empty:
+        return
     targets = frame["target"].to_numpy()
     _refuse(file, (targets < 0) | (targets >= num_items), "its target is an unknown item")
     _check_items(file, frame["history"], "history", num_items)
