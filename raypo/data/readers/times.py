@@ -14,6 +14,7 @@ UNITS = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanosecond
 _LATEST = 1e11
 # Below this, numbers belong to every unit: they are counters, or missing times written as 0.
 _SMALLEST = 1e8
+_LARGEST = _LATEST / UNITS["nanoseconds"]
 
 
 def guess_time_format(texts: pd.Series) -> str:
@@ -26,7 +27,9 @@ def guess_time_format(texts: pd.Series) -> str:
     numbers = numbers[np.isfinite(numbers)]
     if len(numbers) * 2 < len(texts):
         return "iso"
-    return str(units_of(np.array([numbers.abs().median()]))[0])
+    sizes = numbers.abs()
+    median = sizes[sizes < _LARGEST].median()
+    return "seconds" if np.isnan(median) else str(units_of(np.array([median]))[0])
 
 
 def units_of(numbers: np.ndarray) -> np.ndarray:
@@ -74,7 +77,7 @@ def expected_time(text: str, time_format: str) -> str:
     if time_format not in UNITS:
         return f"a time ({time_format})"
     number = pd.to_numeric(pd.Series([text]), errors="coerce").to_numpy(dtype="float64")
-    if not (np.abs(number) < _LATEST / UNITS["nanoseconds"]).all():
+    if not (np.abs(number) < _LARGEST).all():
         return f"a number of {time_format}"
     return (
         f"{time_format}, as the first rows have or time_format says; it would be "
@@ -85,6 +88,6 @@ def expected_time(text: str, time_format: str) -> str:
 def _of_unit(numbers: np.ndarray, unit: str) -> np.ndarray:
     """Whether each number can be of the unit, [rows]; a log that mixes units has no order."""
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(numbers)
+        known = np.abs(numbers) < _LARGEST
         size = np.abs(np.where(known, numbers, 0.0))
         return np.asarray(known & ((size < _SMALLEST) | (units_of(size) == unit)))
