@@ -39,6 +39,25 @@ class LogitScaling:
         return logits
 
 
+def logit_scaling(config: Any) -> LogitScaling:
+    """The scaling that a transformers configuration describes, as far as its names are known.
+
+    `decoder_check` finds out whether this is all that a decoder does.
+    """
+    config = config.get_text_config()
+
+    def first(*names: str) -> float | None:
+        return next((v for n in names if (v := getattr(config, n, None)) is not None), None)
+
+    factor = first("logit_scale", "lm_head_multiplier")  # Cohere, Falcon H1
+    divisor = first("logits_scaling", "logits_mup_width_multiplier")  # Granite, Inkling
+    return LogitScaling(
+        scale=(1.0 if factor is None else factor) / (divisor or 1.0),
+        # Gemma 2, RecurrentGemma, xLSTM
+        softcap=first("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"),
+    )
+
+
 def token_logps(
     head: nn.Module,
     scaling: LogitScaling,
