@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from raypo.policy.packed import decoder_of
 from raypo.policy.packing import PackedResponses
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ActivationCheckpointing:
         self._recompute = recompute
         if recompute:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        modules = causal_lm.get_decoder().modules() if recompute else ()
+        modules = decoder_of(causal_lm).modules() if recompute else ()
         self._layers = [one for one in modules if isinstance(one, GradientCheckpointingLayer)]
         self._set(0)
 
@@ -56,22 +57,32 @@ class ActivationCheckpointing:
         finally:
             self._set(0)
 
-    def num_layers(self, packed: PackedResponses) -> int:
-        """Layers that are recomputed for this batch."""
+    def num_layers(self, packed: PackedResponses, num_tokens: int | None = None) -> int:
+        """Layers that are recomputed for this batch.
+
+        Args:
+            packed: the batch.
+            num_tokens: tokens that layers compute; None is those of the packed rows.
+        """
         layers = len(self._layers)
-        return num_recomputed_layers(layers, packed) if self._recompute == "auto" else layers
+        if self._recompute != "auto":
+            return layers
+        return num_recomputed_layers(layers, packed, num_tokens)
 
     def _set(self, count: int) -> None:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < count
 
 
-def num_recomputed_layers(num_layers: int, packed: PackedResponses) -> int:
+def num_recomputed_layers(
+    num_layers: int, packed: PackedResponses, num_tokens: int | None = None
+) -> int:
     """Number of layers to recompute so that the others keep little more than SFT would.
 
     Args:
         num_layers: layers of the decoder.
         packed: the batch.
+        num_tokens: tokens that layers compute; None is those of the packed rows.
     """
-    share = 1 - _KEPT * packed.num_first_tokens / packed.num_tokens
+    share = 1 - _KEPT * packed.num_first_tokens / (num_tokens or packed.num_tokens)
     return max(0, math.ceil(num_layers * share))

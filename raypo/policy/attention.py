@@ -52,7 +52,7 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     if not getattr(model, "_supports_attention_backend", False):
         raise ValueError(
             f"{type(model).__name__} computes attention in code of its own, which packed rows "
-            "cannot reach; use a decoder that supports transformers' attention interface"
+            "cannot reach"
         )
     model.set_attn_implementation(NAME)
 
@@ -124,21 +124,40 @@ def packed_attention(
         packed_layout: layout of the packed rows; None is plain SDPA.
         sliding_window: positions that a query sees back, itself included.
         softcap: limits the products by a tanh (Gemma 2).
-        kwargs: further arguments of the interface.
+        kwargs: further arguments of the interface. With a layout, only those that change nothing.
 
     Raises:
-        ValueError: dropout is not 0 with a layout.
+        ValueError: with a layout, dropout is not 0 or an argument is not known.
     """
     heads = _Heads(query, key, value, scaling, sliding_window, softcap)
     if packed_layout is None:
         return _plain(module, heads, attention_mask, dropout, kwargs)
     if dropout:
         raise ValueError(f"attention dropout {dropout}: packed log-probs need it at 0")
+    _check_arguments(kwargs)
     if packed_layout.kernel == "flex":
         output = _flex(packed_layout, heads)
     else:
         output = _blocks(packed_layout, heads.repeated())
     return output.transpose(1, 2).contiguous(), None
+
+
+# Arguments of transformers' attention interface that do not change what packed rows compute.
+_HARMLESS = frozenset(
+    ("cache_position", "layer_idx", "output_attentions", "output_hidden_states",
+     "output_router_logits", "position_embeddings", "position_ids", "return_dict", "use_cache")
+)  # fmt: skip
+
+
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    """Raise for arguments that would have to change attention over packed rows."""
+    for name, value in arguments.items():
+        if name == "is_causal" and value is False:
+            raise ValueError("packed attention is causal, and got is_causal=False")
+        if value is not None and name not in _HARMLESS and name != "is_causal":
+            raise ValueError(
+                f"packed attention does not know the argument {name}, which may change attention"
+            )
 
 
 def _plain(

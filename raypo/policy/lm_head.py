@@ -39,6 +39,25 @@ class LogitScaling:
         return logits
 
 
+def logit_scaling(config: Any) -> LogitScaling:
+    """The scaling that a transformers configuration describes, as far as its names are known.
+
+    `decoder_check` finds out whether this is all that a decoder does.
+    """
+    config = config.get_text_config()
+
+    def first(*names: str) -> float | None:
+        return next((v for n in names if (v := getattr(config, n, None)) is not None), None)
+
+    factor = first("logit_scale", "lm_head_multiplier")  # Cohere, Falcon H1
+    divisor = first("logits_scaling", "logits_mup_width_multiplier")  # Granite, Inkling
+    return LogitScaling(
+        scale=(1.0 if factor is None else factor) / (divisor or 1.0),
+        # Gemma 2, RecurrentGemma, xLSTM
+        softcap=first("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"),
+    )
+
+
 def token_logps(
     head: nn.Module,
     scaling: LogitScaling,
@@ -122,25 +141,59 @@ def _chunk_logps(
 ) -> Tensor:
     logits = scaling(head(hidden))
     if not logits.requires_grad:
-        return _in_place_logps(logits, source_of, targets)[0]
+        return _in_place_softmax(logits, source_of, targets).logps
     normaliser = torch.logsumexp(logits, dim=-1)
     return logits[source_of, targets] - normaliser[source_of]
 
 
-def _in_place_logps(
-    logits: Tensor, source_of: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs [N], unnormalised probabilities [S, V] and their sums [S].
+@dataclass(frozen=True)
+class _Softmax:
+    """A softmax in which the targets are kept apart from the other tokens.
+
+    Attributes:
+        logps: [N] log-probs of the targets.
+        complements: [N] 1 - p, summed from the other tokens: exact also where p is near 1.
+        counts: [N] how often the position predicts this token.
+        others: [S, V] unnormalised probabilities, 0 for the position's targets.
+        total: [S] sums of the unnormalised probabilities of all tokens.
+    """
+
+    logps: Tensor
+    complements: Tensor
+    counts: Tensor
+    others: Tensor
+    total: Tensor
+
+
+def _in_place_softmax(logits: Tensor, source_of: Tensor, targets: Tensor) -> _Softmax:
+    """Softmax of logits [S, V].
 
     The probabilities overwrite the logits, since allocating an array of that size takes longer than
     filling it.
     """
-    chosen = logits[source_of, targets]
+    predicted = (source_of, targets)
+    chosen = logits[predicted]
     largest = logits.amax(dim=-1)
-    weights = logits.sub_(largest[:, None]).exp_()
-    total = weights.sum(dim=-1)
-    logps = chosen - (largest + total.log())[source_of]
-    return logps, weights, total
+    others = logits.sub_(largest[:, None]).exp_()
+    zero = others.new_zeros(())
+    others[predicted] = zero
+    others.index_put_(predicted, others.new_ones(len(targets)), accumulate=True)
+    counts = others[predicted]
+    others[predicted] = zero
+    others_total = others.sum(dim=-1)
+    exponents = chosen - largest[source_of]
+    weights = exponents.exp()
+    chosen_total = torch.zeros_like(others_total).index_add_(0, source_of, weights / counts)
+    total = others_total + chosen_total
+    # Exactly 0 where a position predicts one token.
+    other_targets = (chosen_total[source_of] - weights).clamp(min=0)
+    return _Softmax(
+        logps=exponents - total.log()[source_of],
+        complements=(others_total[source_of] + other_targets) / total[source_of],
+        counts=counts,
+        others=others,
+        total=total,
+    )
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -163,40 +216,30 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, scale: float, source_of: Tensor, targets: Tensor
     ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        copies = torch.empty_like(logps)
+        complements, counts = torch.empty_like(logps), torch.empty_like(logps)
         others = torch.empty_like(hidden)
         chunks = _num_chunks(len(hidden), len(weight), hidden.device)
         for positions, own in _chunks(len(hidden), chunks, source_of):
             logits = (hidden[positions] @ weight.T).float()
             if scale != 1.0:
                 logits *= scale
-            predicted = (source_of[own] - positions.start, targets[own])
-            logps[own], weights, total = _in_place_logps(logits, *predicted)
-            probabilities = weights.div_(total[:, None])
-            copies[own] = _count_and_clear(probabilities, *predicted)
+            softmax = _in_place_softmax(logits, source_of[own] - positions.start, targets[own])
+            logps[own], counts[own] = softmax.logps, softmax.counts
+            complements[own] = softmax.complements
+            probabilities = softmax.others.div_(softmax.total[:, None])
             others[positions] = probabilities.to(weight.dtype) @ weight
-        ctx.save_for_backward(weight, others, source_of, targets, logps, copies)
+        ctx.save_for_backward(weight, others, source_of, targets, logps, complements, counts)
         ctx.scale = scale
         return logps
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        weight, others, source_of, targets, logps, copies = ctx.saved_tensors
+        weight, others, source_of, targets, logps, complements, counts = ctx.saved_tensors
         gradient = gradients[0].float() * ctx.scale
         total = torch.zeros(len(others), dtype=torch.float32, device=gradient.device)
         total.index_add_(0, source_of, gradient)
-        of_others = gradient - total[source_of] / copies
-        coefficients = -torch.expm1(logps) * gradient + logps.exp() * of_others
+        of_others = gradient - total[source_of] / counts
+        coefficients = complements * gradient + logps.exp() * of_others
         hidden = -total[:, None] * others.float()
         hidden.index_add_(0, source_of, coefficients[:, None] * weight[targets].float())
         return hidden.to(others.dtype), None, None, None, None
-
-
-def _count_and_clear(probabilities: Tensor, source_of: Tensor, targets: Tensor) -> Tensor:
-    """How often each prediction [N] occurs; clears the predicted tokens' probabilities [S, V]."""
-    ones = torch.ones(len(targets), dtype=probabilities.dtype, device=probabilities.device)
-    probabilities[source_of, targets] = 0.0
-    probabilities.index_put_((source_of, targets), ones, accumulate=True)
-    counts = probabilities[source_of, targets]
-    probabilities[source_of, targets] = 0.0
-    return counts

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from raypo.policy.activation_checkpointing import ActivationCheckpointing, Recompute
-from raypo.policy.attention import fastest_kernel, use_packed_attention
-from raypo.policy.attention_masks import Kernel, Layout
-from raypo.policy.lm_head import LogitScaling, num_head_chunks, token_logps
+from raypo.policy.attention import use_packed_attention
+from raypo.policy.attention_masks import Kernel
+from raypo.policy.decoder_check import Route, route_of
+from raypo.policy.lm_head import num_head_chunks
+from raypo.policy.packed import packed_logps
 from raypo.policy.packing import PackedResponses
+from raypo.policy.unpacked import longest_row, num_tokens, unpacked_logps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,32 +43,40 @@ class PackedPolicy(nn.Module):
     def __init__(
         self, model: nn.Module, attention: Kernel | None = None, recompute: Recompute = False
     ) -> None:
-        """Wrap a decoder.
+        """Wrap a decoder, and choose the fastest way to its log-probs that is right (`route_of`).
 
         Args:
-            model: plain or PEFT-wrapped. Its attention is replaced by `packed_attention`, which is
-                SDPA for rows that are not packed.
-            attention: kernel; None takes the fastest on the rows' device.
+            model: plain or PEFT-wrapped. Where rows are packed, its attention is replaced by
+                `packed_attention`, which is SDPA for rows that are not.
+            attention: kernel of packed rows; None takes the fastest on the rows' device.
             recompute: layers recomputed in backward: all, none, or `auto`, as many as keep the
                 memory of many responses near that of one.
 
         Raises:
-            ValueError: the decoder's attention cannot be replaced.
+            ValueError: log-probs of this decoder cannot be computed.
         """
         super().__init__()
         self.model = model
         self._attention = attention
-        use_packed_attention(causal_lm_of(model))
-        self._checkpointing = ActivationCheckpointing(causal_lm_of(model), recompute)
+        causal_lm = causal_lm_of(model)
+        self._route = route_of(causal_lm)
+        if self._route.rows == "packed":
+            use_packed_attention(causal_lm)
+        else:
+            causal_lm.set_attn_implementation(self._route.attention)
+        self._checkpointing = ActivationCheckpointing(causal_lm, recompute)
 
     def num_recomputed_layers(self, packed: PackedResponses) -> int:
         """Decoder layers that backward of this batch recomputes."""
-        return self._checkpointing.num_layers(packed)
+        is_packed = self._route_for(packed).rows == "packed"
+        return self._checkpointing.num_layers(packed, None if is_packed else num_tokens(packed))
 
     def num_head_chunks(self, packed: PackedResponses) -> int:
         """Calls of the LM head for this batch."""
+        is_packed = self._route_for(packed).rows == "packed"
+        positions = packed.sources if is_packed else packed.targets
         head = causal_lm_of(self.model).get_output_embeddings()
-        return num_head_chunks(head, len(packed.sources), packed.tokens.device)
+        return num_head_chunks(head, len(positions), packed.tokens.device)
 
     def forward(
         self,
@@ -81,29 +91,38 @@ class PackedPolicy(nn.Module):
             recomputed_layers: decoder layers that backward recomputes.
             head_chunks: calls of the LM head. Where modules communicate between ranks as they run,
                 ranks have to agree on both; None is what this batch asks for.
+
+        Raises:
+            ValueError: rows are too long for the decoder, or its number of calls depends on them
+                where ranks have to agree.
         """
         causal_lm = causal_lm_of(self.model)
-        layout = Layout(packed, self._attention or fastest_kernel(packed.tokens.device))
-        with self._checkpointing.enabled_for(packed, recomputed_layers):
-            hidden = causal_lm.get_decoder()(
-                input_ids=packed.tokens,
-                # Unused, but its four dimensions keep transformers from making a mask.
-                attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
-                position_ids=packed.positions,
-                use_cache=False,
-                packed_layout=layout,
-            ).last_hidden_state
-        hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
-        logps = token_logps(
-            causal_lm.get_output_embeddings(),
-            LogitScaling(softcap=getattr(causal_lm.config, "final_logit_softcapping", None)),
-            hidden,
-            packed.source_of,
-            packed.targets,
-            head_chunks,
-        )
-        sums = torch.zeros(packed.lengths.numel(), dtype=torch.float32, device=hidden.device)
-        return sums.index_add(0, packed.response_of, logps).view(packed.lengths.shape)
+        route = self._route_for(packed)
+        if route.rows == "by_length" and recomputed_layers is not None:
+            raise ValueError(
+                f"{causal_lm.config.model_type}: rows of different lengths need different calls, "
+                "which ZeRO stage 3 cannot follow; use cluster.zero_stage=2"
+            )
+        layers = recomputed_layers
+        if layers is None:
+            layers = self.num_recomputed_layers(packed)
+        with self._checkpointing.enabled_for(packed, layers):
+            if route.rows == "packed":
+                return packed_logps(causal_lm, packed, self._attention, head_chunks)
+            by_length = route.rows == "by_length"
+            return unpacked_logps(causal_lm, packed, by_length, head_chunks)
+
+    def _route_for(self, packed: PackedResponses) -> Route:
+        """The route of this batch, which may depend on its longest row."""
+        route = self._route
+        if route.beyond is None or route.limit is None or longest_row(packed) <= route.limit:
+            return route
+        if route.beyond.rows == "refused":
+            raise ValueError(
+                f"a row has {longest_row(packed)} tokens; beyond {route.limit} log-probs of "
+                f"{type(causal_lm_of(self.model)).__name__} are not known: {route.beyond.reason}"
+            )
+        return route.beyond
 
 
 def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
@@ -114,7 +133,7 @@ def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
         packed: result of `pack_responses`; moved to the model's device.
 
     Raises:
-        ValueError: the decoder's attention cannot be replaced.
+        ValueError: log-probs of this decoder cannot be computed.
     """
     packed = packed.to(next(model.parameters()).device)
     inner = getattr(model, "module", model)  # the wrapped module of DeepSpeed and DDP

@@ -18,7 +18,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
-    """The base model without adapters, loaded from safetensors, with masked SDPA attention.
+    """The base model without adapters, loaded from safetensors.
+
+    Attention is SDPA, or eager where a decoder has no other.
 
     Args:
         config: precision and quantisation.
@@ -39,7 +41,6 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(
         model_folder,
         dtype=_DTYPES[config.dtype],
-        attn_implementation="sdpa",
         use_safetensors=True,
         **options,
     )

@@ -72,7 +72,7 @@ def lora_model(name: str) -> peft.PeftModel:
 def plain_logps(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
     """Summed log-probs of a response, from the logits of the plain sequence, at least float32."""
     tokens = torch.tensor([prompt + response])
-    logits = model(input_ids=tokens).logits[0, :-1]
+    logits = model(input_ids=tokens, use_cache=False).logits[0, :-1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
     token_logps = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
     return token_logps[len(prompt) - 1 :].sum()

@@ -81,3 +81,18 @@ def test_gradients_of_confident_tokens_in_bfloat16_are_as_good_as_plain_ones(
     exact = plain(torch.float64)
     # Logits are rounded to bfloat16 in both: what is left of 1 - p is theirs.
     assert relative_error(ours, exact) <= 1.2 * relative_error(plain(torch.bfloat16), exact) + 0.01
+
+
+@pytest.mark.parametrize("probability", [0.9, 0.999, 0.9999, 0.99999])
+@pytest.mark.parametrize("predictions", PREDICTIONS)
+def test_gradients_are_exact_for_the_logits_that_forward_rounded(probability, predictions):
+    head, hidden = confident_head(probability)
+    source_of, targets = map(torch.tensor, PREDICTIONS[predictions])
+    weights = torch.linspace(0.5, 1.5, len(targets))
+    leaf = hidden.clone().requires_grad_()
+    logps = lm_head.token_logps(head, lm_head.LogitScaling(), leaf, source_of, targets)
+    (ours,) = torch.autograd.grad((weights * logps).sum(), leaf)
+    logits = head(hidden).double().requires_grad_()
+    exact_logps = logits.log_softmax(-1)[source_of, targets]
+    (per_logit,) = torch.autograd.grad((weights * exact_logps).sum(), logits)
+    assert relative_error(ours, per_logit @ head.weight.double()) < 2**-8
