@@ -63,6 +63,16 @@ def test_the_fastest_right_route_is_found(model_type, settings, rows):
     assert bool(route.reason) == (rows != "packed")
 
 
+@pytest.mark.parametrize(
+    ("heads", "key_heads"), [(1, 1), (2, 2), (2, 1), (3, 1), (6, 2), (9, 3), (32, 8), (32, 32)]
+)
+def test_small_and_odd_numbers_of_heads_have_a_tiny_copy(heads, key_heads):
+    config = LlamaConfig(
+        hidden_size=16 * heads, num_attention_heads=heads, num_key_value_heads=key_heads
+    )
+    assert find_route(LlamaForCausalLM, config).rows == "packed"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("model_type", "problem"), [
     ("gpt_oss", "does not know the argument s_aux"),
