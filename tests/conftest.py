@@ -61,7 +61,8 @@ class SharedCluster:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"},
+                env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+                | {"RAY_worker_niceness": "0"},  # as `connect` starts Ray
             )
             self._address = self._read_address()
         return self._address

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypo.config.paths import local_path, uri, url_of
 from raypo.io.remote import fetch
+from raypo.orchestration.waiting import LIMIT_VARIABLE
 
 
 def connect(processes: int | None = None) -> None:
@@ -32,6 +33,9 @@ def connect(processes: int | None = None) -> None:
     silence_logs()
     address = os.environ.get("RAY_ADDRESS")
     options = {} if address else {"include_dashboard": False}
+    # Ray gives its workers the lowest priority but four. Beside other busy programs they would take
+    # longer to start than Ray waits for them, and be started again without end.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if processes is not None:
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(processes))
     ray.init(
@@ -40,7 +44,13 @@ def connect(processes: int | None = None) -> None:
         # Workers' output would break the progress display. Their errors arrive as exceptions, and
         # everything that they print is in Ray's log folder.
         log_to_driver=os.environ.get("RAYPO_WORKER_LOGS") == "1",
-        runtime_env={"worker_process_setup_hook": "raypo.orchestration.cluster.silence_logs"},
+        runtime_env={
+            "worker_process_setup_hook": "raypo.orchestration.cluster.silence_logs",
+            # Trials wait for resources in processes of their own.
+            "env_vars": {
+                name: os.environ[name] for name in (LIMIT_VARIABLE,) if name in os.environ
+            },
+        },
         **options,
     )
 

@@ -60,8 +60,10 @@ def on_workers(workers: int, here: bool = False) -> RunTasks:
         import ray.data
 
         from raypo.orchestration.cluster import connect, this_node
+        from raypo.orchestration.waiting import wait_for_resources
 
         connect()
+        wait_for_resources([{"CPU": 1}], "preparing")
         rows = [{"number": number} for number in range(len(tasks))]
         placed = {"scheduling_strategy": this_node()} if here else {}
         pool = ray.data.TaskPoolStrategy(size=min(workers, len(rows)))

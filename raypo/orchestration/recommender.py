@@ -6,7 +6,7 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train import RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from raypo.config import RecommenderConfig, parse_config
 from raypo.io.files import read_json
@@ -15,6 +15,7 @@ from raypo.io.remote import fetch, ray_storage, remove_ray_records, synced, sync
 from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.cluster import connect, silence_logs
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
+from raypo.orchestration.waiting import start_attempts, wait_for_resources
 from raypo.recommenders.train import check_inputs, train_recommender
 
 _RECORDS = ".ray-train"  # folder of Ray's own records, removed afterwards
@@ -38,15 +39,20 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
     check_run_folder(config.output, config)
     check_inputs(config)
     open_run(config.output, config)
-    progress(0, config.max_epochs, "starting a worker")
     connect()
+    wait_for_resources([{"CPU": 1}], "the recommender", progress)
+    progress(0, config.max_epochs, "starting a worker")
     with progress_actor(progress) as actor:
         ray.train.torch.TorchTrainer(
             _worker,
             train_loop_config={"config": config.model_dump(mode="json"), "progress_actor": actor},
             torch_config=ray.train.torch.TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=1, use_gpu=False),
-            run_config=RunConfig(name=_RECORDS, **ray_storage(config.output)),
+            run_config=RunConfig(
+                name=_RECORDS,
+                failure_config=FailureConfig(controller_failure_limit=start_attempts()),
+                **ray_storage(config.output),
+            ),
         ).fit()
     remove_ray_records(config.output, _RECORDS)
     fetch(config.output)

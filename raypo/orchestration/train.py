@@ -18,12 +18,20 @@ from ray.train import (
     UserCallback,
 )
 
-from raypo.config import AlignConfig, SftConfig, StoppedRun, WorkerRange, parse_config
+from raypo.config import (
+    AlignConfig,
+    ClusterConfig,
+    SftConfig,
+    StoppedRun,
+    WorkerRange,
+    parse_config,
+)
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import fetch, inputs, ray_storage, synced
 from raypo.orchestration.checkpoints import RayCheckpoints, warn_about_stored_damage
 from raypo.orchestration.cluster import connect, silence_logs
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
+from raypo.orchestration.waiting import start_attempts, wait_for_resources
 from raypo.training.job import TrainingConfig
 from raypo.training.run import raise_if_stopped, run_rank, run_training
 from raypo.training.sampler import BatchSampler
@@ -62,9 +70,11 @@ def _launch(
     progress: Progress,
     callbacks: Sequence[UserCallback],
 ) -> Iterator[Path]:
-    progress(0, sampler.total_steps, "starting workers")
     warn_about_stored_damage(config.output)
     connect()
+    bundles = [worker_resources(config.cluster)] * fewest_workers(config.cluster.workers)
+    wait_for_resources(bundles, "training", progress)
+    progress(0, sampler.total_steps, "starting workers")
     with progress_actor(progress) as actor:
         result = _fit(_trainer(config, actor, callbacks), config.output)
     fetch(config.output)  # the files that rank 0 wrote, on whichever machine it ran
@@ -97,9 +107,6 @@ def _trainer(
 ) -> ray.train.torch.TorchTrainer:
     cluster = config.cluster
     on_gpu = cluster.gpus_per_worker > 0
-    resources = {"CPU": cluster.cpus_per_worker}
-    if on_gpu:
-        resources["GPU"] = cluster.gpus_per_worker
     stage = "align" if isinstance(config, AlignConfig) else "sft"
     return ray.train.torch.TorchTrainer(
         train_worker,
@@ -112,18 +119,33 @@ def _trainer(
         scaling_config=ScalingConfig(
             num_workers=_num_workers(cluster.workers),
             use_gpu=on_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=worker_resources(cluster),
         ),
         run_config=RunConfig(
             name="checkpoints",
             **ray_storage(config.output),
             callbacks=list(callbacks),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures, controller_failure_limit=start_attempts()
+            ),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute=SCORE, checkpoint_score_order="max"
             ),
         ),
     )
+
+
+def worker_resources(cluster: ClusterConfig) -> dict[str, float]:
+    """What each training worker reserves."""
+    resources = {"CPU": cluster.cpus_per_worker}
+    if cluster.gpus_per_worker > 0:
+        resources["GPU"] = cluster.gpus_per_worker
+    return resources
+
+
+def fewest_workers(workers: int | WorkerRange) -> int:
+    """Workers without which training does not start."""
+    return workers.min if isinstance(workers, WorkerRange) else workers
 
 
 def _num_workers(workers: int | WorkerRange) -> int | tuple[int, int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import ray.data  # noqa: F401  sets up its loggers on import, which connect() then silences
+import ray
+import ray.data
 
 from raypo.config import EngineConfig, ScorerConfig
 from raypo.evaluation.answer_parsing import ModeAnswers
@@ -21,6 +22,7 @@ from raypo.evaluation.record import InferenceRecord
 from raypo.evaluation.requests import Mode, RequestBatch, Requests
 from raypo.io.progress import Progress
 from raypo.orchestration.cluster import connect, fetch_everywhere
+from raypo.orchestration.waiting import wait_for_resources
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def _infer(
     options: InferenceOptions,
     progress: Progress,
 ) -> None:
+    wait_for_resources(_bundles(batches, options), "the evaluation", progress)
     # Imported here: both import what logs before connect() silences it.
     if batches[0].mode == "likelihood":
         from raypo.orchestration.inference.score import score
@@ -130,6 +133,15 @@ def _infer(
         from raypo.orchestration.inference.generate import generate
 
         generate(batches, models, options.engine, progress)
+
+
+def _bundles(batches: list[RequestBatch], options: InferenceOptions) -> list[dict[str, float]]:
+    """Resources of the first process of the pool; Ray Data starts the others as there is room."""
+    if batches[0].mode == "likelihood":
+        return [{"CPU": 1, "GPU": options.scorer.gpus_per_worker}]
+    engine = options.engine
+    bundle = {"CPU": engine.cpus_per_engine, "GPU": engine.gpus_per_engine}
+    return [bundle] * engine.tensor_parallel
 
 
 def _check_generated(
@@ -142,4 +154,10 @@ def _check_generated(
         return {}
     generated: pd.DataFrame = answers["generate"].frame
     num_checks, max_new_tokens = options.num_greedy_checks, options.engine.max_new_tokens
-    return check_greedy(requests["generate"], generated, models, num_checks, max_new_tokens)
+    # Where an engine ran: the driver's machine may have no GPU, nor memory for the model.
+    resources = {"CPU": options.engine.cpus_per_engine, "GPU": options.engine.gpus_per_engine}
+    wait_for_resources([resources], "the check of generated answers")
+    task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(check_greedy)
+    arguments = (requests["generate"], generated, models, num_checks, max_new_tokens)
+    checks: dict[str, GreedyCheck] = ray.get(task.remote(*arguments))
+    return checks

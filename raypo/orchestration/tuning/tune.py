@@ -7,6 +7,8 @@ snapshots are not read (`searcher.py` says why).
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 import ray.tune
@@ -17,13 +19,16 @@ from raypo.io.remote import ray_storage, remove_ray_records, synced
 from raypo.orchestration.abort import run_registry
 from raypo.orchestration.cluster import connect
 from raypo.orchestration.progress_actor import progress_actor
+from raypo.orchestration.train import fewest_workers, worker_resources
 from raypo.orchestration.tuning.outputs import write_outputs
 from raypo.orchestration.tuning.record import SearchRecord
 from raypo.orchestration.tuning.scheduler import make_asha
 from raypo.orchestration.tuning.search import Search, check_search, open_search
 from raypo.orchestration.tuning.searcher import TrialSearcher
 from raypo.orchestration.tuning.trial import run_trial
+from raypo.orchestration.waiting import room_for
 
+logger = logging.getLogger("raypo")
 _RAY_RECORDS = "tune"  # folder of Ray Tune's own records
 
 
@@ -61,6 +66,8 @@ def tune(config: TuneConfig, progress: Progress = no_progress) -> dict[str, Any]
 def _run_trials(search: Search, record: SearchRecord, progress: Progress) -> None:
     config = search.config
     connect(_num_processes(config))
+    search = replace(search, config=_with_room(config))
+    config = search.config
     with progress_actor(progress) as progress_name, run_registry() as registry:
         searcher = TrialSearcher(config, record, progress_name, registry)
         ray.tune.Tuner(
@@ -87,6 +94,24 @@ def _tune_config(
         # A process that is used again has imported everything; a stopped trial's must end.
         reuse_actors=not halving,
     )
+
+
+def _with_room(config: TuneConfig) -> TuneConfig:
+    """The search with as many trials at a time as the cluster has room for, at least one.
+
+    A trial beyond that would wait for another's cores, as long as that one trains.
+    """
+    cluster = config.align.cluster
+    trial = [worker_resources(cluster)] * fewest_workers(cluster.workers)
+    room = max(1, room_for(trial))
+    if room >= config.max_concurrent_trials:
+        return config
+    logger.warning(
+        "max_concurrent_trials %d: the cluster has room for %d, which run at a time",
+        config.max_concurrent_trials,
+        room,
+    )
+    return config.model_copy(update={"max_concurrent_trials": room})
 
 
 def _resources(align: AlignConfig) -> dict[str, float]:
