@@ -63,6 +63,26 @@ def test_the_fastest_right_route_is_found(model_type, settings, rows):
     assert bool(route.reason) == (rows != "packed")
 
 
+# Those of the demo's model, of Qwen 2.5 0.5B and Llama 3.2 1B, and unusual ones.
+@pytest.mark.parametrize(
+    ("hidden", "heads", "shared"),
+    [(576, 9, 3), (896, 14, 2), (2048, 32, 8), (64, 2, 2), (18, 3, 3), (8, 1, 1), (24, 6, 1)],
+)
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "mistral"])
+def test_any_sizes_have_a_tiny_copy(model_type, hidden, heads, shared):
+    settings = {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": shared,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": 3,
+        "vocab_size": 50,
+        "eos_token_id": [4, 48, 49],
+    }
+    route = find_route(*class_and_config(model_type, **settings))
+    assert (route.rows, route.reason) == ("packed", "")
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("model_type", "problem"), [
     ("gpt_oss", "does not know the argument s_aux"),
