@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from raypo.audit.baselines import HeuristicScore, known_orders, score_heuristics
-from raypo.audit.checks import Finding, find_in_heuristics, find_in_orders, find_in_rows
+from raypo.audit.checks import find_in_rows
+from raypo.audit.finding import Finding
+from raypo.audit.order_checks import find_in_heuristics, find_in_orders, find_in_positions
 from raypo.data.dataset import Dataset
 from raypo.io.progress import Progress, no_progress
 
@@ -45,17 +47,17 @@ class Audit:
 def audit(dataset: Dataset, progress: Progress = no_progress) -> Audit:
     """Audit a data set, in a few seconds for a hundred thousand rows.
 
-    Heuristics are computed from training rows, select their options on validation rows, and are
-    scored on test rows.
+    Heuristics are computed from training rows and scored on test rows.
     """
     progress(0, 3, "orders")
     ranks = known_orders(dataset)
     progress(1, 3, "heuristics")
-    heuristics = score_heuristics(dataset, dataset.test, dataset.validation, ranks)
+    heuristics = score_heuristics(dataset, dataset.test, ranks)
     candidates = len(dataset.test["candidates"].iat[0])
     findings = [
         *find_in_heuristics(dataset, heuristics, 1 / candidates),
         *find_in_orders(dataset, ranks),
+        *find_in_positions(dataset),
     ]
     progress(2, 3, "rows")
     findings += find_in_rows(dataset)

@@ -46,20 +46,24 @@ class HeuristicScore:
 
 
 def score_heuristics(
-    dataset: Dataset, rows: pd.DataFrame, known: pd.DataFrame, ranks: Mapping[str, np.ndarray]
+    dataset: Dataset, rows: pd.DataFrame, ranks: Mapping[str, np.ndarray]
 ) -> list[HeuristicScore]:
-    """Score all heuristics on `rows`.
+    """Score all heuristics on `rows`; those that learn from training rows, where there are any.
+
+    Heuristics with an option (which position of the candidate list, long or short titles) select it
+    for each half of the rows on the other half: no heuristic is fitted to the rows that it answers,
+    and what is wrong with these rows alone is found too.
 
     Args:
         dataset: its training rows and titles make the heuristics.
         rows: held-out rows with candidates.
-        known: other held-out rows. Options (which position in the candidate list, short or long
-            titles) are selected on these, so that no heuristic is fitted to the rows it answers.
         ranks: orders of the catalogue, from `known_orders`.
     """
-    non_personalised = _non_personalised(dataset, rows, known, ranks)
+    non_personalised = _non_personalised(dataset, rows, ranks)
     baselines = {
-        name: heuristic_scores(heuristic, dataset, rows) for name, heuristic in _BASELINES.items()
+        name: heuristic_scores(heuristic, dataset, rows)
+        for name, heuristic in _BASELINES.items()
+        if len(dataset.train)
     }
     return [
         *(_score(name, False, scores, rows) for name, scores in non_personalised.items()),
@@ -84,14 +88,14 @@ def _hits(scores: np.ndarray, rows: pd.DataFrame) -> np.ndarray:
 
 
 def _non_personalised(
-    dataset: Dataset, rows: pd.DataFrame, known: pd.DataFrame, ranks: Mapping[str, np.ndarray]
+    dataset: Dataset, rows: pd.DataFrame, ranks: Mapping[str, np.ndarray]
 ) -> Mapping[str, np.ndarray]:
     candidates = candidates_of(rows)
     length = np.array([len(title) for title in dataset.titles])
     scores = {
         "random": np.zeros(candidates.shape),
-        **_position(candidates, known),
-        **_longest_or_shortest(candidates, length, known),
+        **_position(candidates, rows),
+        **_longest_or_shortest(candidates, length, rows),
     }
     for name, rank in ranks.items():
         scores[f"next {name} after the last history item"] = _next(candidates, rank, rows)
@@ -100,29 +104,52 @@ def _non_personalised(
 
 def known_orders(dataset: Dataset) -> dict[str, np.ndarray]:
     """Orders of the catalogue as ranks [items], by name."""
-    found = {
+    found: dict[str, np.ndarray | None] = {
         "in the alphabet": item_orders.by_name(dataset.titles),
         "by id": item_orders.by_source_id(dataset.items["source_id"]),
-        "in a hidden order": item_orders.hidden(dataset.train, dataset.num_items),
     }
+    if len(dataset.train):
+        found["in a hidden order"] = item_orders.hidden(dataset.train, dataset.num_items)
     return {name: rank for name, rank in found.items() if rank is not None}
 
 
-def _position(candidates: np.ndarray, known: pd.DataFrame) -> dict[str, np.ndarray]:
-    positions = (candidates_of(known) == known["target"].to_numpy()[:, None]).argmax(axis=1)
-    most_frequent = int(np.bincount(positions, minlength=candidates.shape[1]).argmax())
-    most_frequent = min(most_frequent, candidates.shape[1] - 1)
+def target_positions(rows: pd.DataFrame) -> np.ndarray:
+    """Position of each row's target among its candidates, from 0, [rows]."""
+    positions: np.ndarray = (candidates_of(rows) == rows["target"].to_numpy()[:, None]).argmax(1)
+    return positions
+
+
+def _position(candidates: np.ndarray, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The most frequent position of the target in the other half of the rows."""
+    positions = target_positions(rows)
     scores = np.zeros(candidates.shape)
-    scores[:, most_frequent] = 1
-    return {f"position {most_frequent + 1} of the candidate list": scores}
+    chosen = set()
+    for half, other in _halves(len(rows)):
+        counts = np.bincount(positions[other], minlength=candidates.shape[1])
+        chosen.add(int(counts.argmax()))
+        scores[half, counts.argmax()] = 1
+    place = " or ".join(str(position + 1) for position in sorted(chosen))
+    return {f"position {place} of the candidate list": scores}
 
 
 def _longest_or_shortest(
-    candidates: np.ndarray, length: np.ndarray, known: pd.DataFrame
+    candidates: np.ndarray, length: np.ndarray, rows: pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    long, short = (_hits(sign * length[candidates_of(known)], known).mean() for sign in (1, -1))
-    name, sign = ("longest title", 1) if long > short else ("shortest title", -1)
-    return {name: sign * length[candidates]}
+    """The longest title, or the shortest, whichever is right more often in the other half."""
+    signs = np.ones(len(rows))
+    own_lengths = length[candidates]
+    for half, other in _halves(len(rows)):
+        others = rows.iloc[other]
+        long, short = (_hits(sign * own_lengths[other], others).mean() for sign in (1, -1))
+        signs[half] = 1 if long > short else -1
+    names = [name for sign, name in ((1, "longest"), (-1, "shortest")) if (signs == sign).any()]
+    return {f"{' or '.join(names)} title": signs[:, None] * own_lengths}
+
+
+def _halves(rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each half of the rows, with the rows that its options are selected on."""
+    even, odd = np.arange(0, rows, 2), np.arange(1, rows, 2)
+    return [(even, odd), (odd, even)] if rows > 1 else [(even, even)]
 
 
 def _next(candidates: np.ndarray, rank: np.ndarray, rows: pd.DataFrame) -> np.ndarray:

@@ -4,41 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from raypo.audit.baselines import HeuristicScore
-from raypo.audit.item_orders import ascending_share
+from raypo.audit.finding import EXAMPLES, HELD_OUT, Finding, held_out, numbered, rows_finding
 from raypo.data.dataset import Dataset
 from raypo.recommenders.heuristics import candidates_of
-
-Severity = Literal["severe", "warning", "note"]
-_EXAMPLES = 3
-_HELD_OUT = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A problem that a reader of results should know about.
-
-    Attributes:
-        what: the problem in words.
-        severity: `severe` changes what scores mean, `warning` may do so, `note` informs.
-        count: rows (or items) concerned. of: of how many.
-        examples: up to three.
-        advice: what to do.
-    """
-
-    what: str
-    severity: Severity
-    count: int
-    of: int
-    examples: tuple[str, ...]
-    advice: str
 
 
 def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
@@ -47,7 +20,8 @@ def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
         _rejected,
         _shared_titles,
         _target_in_history,
-        _shared_rows,
+        _rows_in_training,
+        _test_rows_in_validation,
         _shared_users,
         _later_than_test,
         _ties,
@@ -59,64 +33,15 @@ def find_in_rows(dataset: Dataset) -> Iterator[Finding]:
             yield finding
 
 
-def find_in_orders(dataset: Dataset, orders: dict[str, np.ndarray]) -> Iterator[Finding]:
-    """Find sequences that ascend in an order unrelated to time."""
-    for name, rank in orders.items():
-        share = ascending_share(dataset.test, rank)
-        if share < 0.7:
-            continue
-        severity: Severity = "severe" if share >= 0.9 else "warning"
-        examples = [
-            " < ".join(f"{dataset.titles[item]} ({int(rank[item])})" for item in history[-3:])
-            for history in dataset.test["history"].head(_EXAMPLES)
-        ]
-        yield Finding(
-            f"{share:.1%} of neighbours in test sequences ascend {name} (50% by chance)",
-            severity,
-            len(dataset.test),
-            len(dataset.test),
-            tuple(examples),
-            "sequences are probably not in the order of time: a model can score by learning the "
-            "order of the file; make sequences from timestamps, or report the heuristics' scores",
-        )
-
-
-def find_in_heuristics(
-    dataset: Dataset, heuristics: list[HeuristicScore], chance: float
-) -> Iterator[Finding]:
-    """Find non-personalised heuristics that score above twice chance on test rows."""
-    rows = len(dataset.test)
-    best = max(heuristics, key=lambda one: one.hit_ratio if one.baseline else 0.0)
-    for heuristic in heuristics:
-        if heuristic.baseline or heuristic.low <= 2 * chance:
-            continue
-        beats = heuristic.low > best.hit_ratio
-        yield Finding(
-            f"the non-personalised heuristic '{heuristic.name}' scores HitRatio@1 "
-            f"{heuristic.hit_ratio:.3f} [{heuristic.low:.3f}, {heuristic.high:.3f}]; chance is "
-            f"{chance:.3f}, {best.name} {best.hit_ratio:.3f}",
-            "severe" if beats else "warning",
-            round(heuristic.hit_ratio * rows),
-            rows,
-            tuple(_test_example(dataset, row) for row in heuristic.hits),
-            "a model that scores higher may have learned this heuristic; report it in every table",
-        )
-
-
-def _test_example(dataset: Dataset, number: int) -> str:
-    row = dataset.test.iloc[number]
-    return f"test:{number} {_describe(dataset, row['history'], int(row['target']))}"
-
-
 def _rejected(dataset: Dataset) -> Finding | None:
     file = dataset.folder / "quarantine.jsonl"
     if not file.is_file():
         return None
     counts = dataset.info["counts"]
     with file.open(encoding="utf-8") as lines:
-        first = [json.loads(line) for line in islice(lines, _EXAMPLES)]
+        first = [json.loads(line) for line in islice(lines, EXAMPLES)]
     examples = tuple(f"{row['file']}:{row['line']} {row['problem']}" for row in first)
-    read = counts.get("interactions_read", sum(counts[split] for split in ("train", *_HELD_OUT)))
+    read = counts.get("interactions_read", sum(counts[split] for split in ("train", *HELD_OUT)))
     return Finding(
         "rows of the sources that could not be used (quarantine.jsonl)",
         "warning" if counts["quarantined"] > 0.01 * read else "note",
@@ -134,7 +59,7 @@ def _shared_titles(dataset: Dataset) -> Finding | None:
     found = titles.duplicated(keep=False).to_numpy()
     if not found.any():
         return None
-    shown = dataset.items[found].head(_EXAMPLES)
+    shown = dataset.items[found].head(EXAMPLES)
     return Finding(
         "items that share their title with another item",
         "note",
@@ -147,9 +72,9 @@ def _shared_titles(dataset: Dataset) -> Finding | None:
 
 
 def _target_in_history(dataset: Dataset) -> Finding | None:
-    rows = _held_out(dataset)
+    rows = held_out(dataset)
     found = [t in set(h) for h, t in zip(rows["history"], rows["target"], strict=True)]
-    return _finding(
+    return rows_finding(
         dataset,
         rows,
         np.array(found),
@@ -159,27 +84,39 @@ def _target_in_history(dataset: Dataset) -> Finding | None:
     )
 
 
-def _shared_rows(dataset: Dataset) -> Finding | None:
-    rows = _held_out(dataset)
-    training = {_key(history, target) for history, target in _pairs(dataset.train)}
-    found = np.array([_key(history, target) in training for history, target in _pairs(rows)])
-    return _finding(
+def _rows_in_training(dataset: Dataset) -> Finding | None:
+    rows = held_out(dataset)
+    return _shared_rows(dataset, rows, dataset.train, "held-out rows", "training")
+
+
+def _test_rows_in_validation(dataset: Dataset) -> Finding | None:
+    rows = held_out(dataset)
+    rows = rows[rows["split"] == "test"]
+    return _shared_rows(dataset, rows, dataset.validation, "test rows", "validation")
+
+
+def _shared_rows(
+    dataset: Dataset, rows: pd.DataFrame, others: pd.DataFrame, what: str, where: str
+) -> Finding | None:
+    known = {_key(history, target) for history, target in _pairs(others)}
+    found = np.array([_key(history, target) in known for history, target in _pairs(rows)])
+    return rows_finding(
         dataset,
         rows,
         found,
-        "held-out rows whose history and target are in training too",
+        f"{what} whose history and target are in {where} too",
         # Short histories of different users coincide by chance; copied rows would be many.
         "severe" if found.mean() > 0.01 else "note",
-        "the model has seen the answer; remove them from one of the splits",
+        "the answer was seen before; remove the rows from one of the splits",
     )
 
 
 def _shared_users(dataset: Dataset) -> Finding | None:
     if dataset.info.get("options", {}).get("users") == "unknown":
         return None
-    rows = _held_out(dataset)
+    rows = held_out(dataset)
     found = rows["user_id"].isin(set(dataset.train["user_id"])).to_numpy()
-    return _finding(
+    return rows_finding(
         dataset,
         rows,
         found,
@@ -193,7 +130,7 @@ def _later_than_test(dataset: Dataset) -> Finding | None:
     if not dataset.info.get("options", {}).get("timestamps", True):
         return None
     late = (dataset.train["timestamp"] > dataset.test["timestamp"].min()).to_numpy()
-    return _finding(
+    return rows_finding(
         dataset,
         dataset.train,
         late,
@@ -206,13 +143,13 @@ def _later_than_test(dataset: Dataset) -> Finding | None:
 def _ties(dataset: Dataset) -> Finding | None:
     if not dataset.info.get("options", {}).get("timestamps", True):
         return None
-    rows = pd.concat([_numbered(dataset.train), _held_out(dataset)], ignore_index=True)
+    rows = pd.concat([numbered(dataset.train), held_out(dataset)], ignore_index=True)
     found = rows.duplicated(["user_id", "timestamp"]).to_numpy()
     options = dataset.info.get("options", {})
     # Data sets prepared by earlier versions have the option `ties`.
     random = "random" in (options.get("tie_break"), options.get("ties"))
     order = "random" if random else "that of the files"
-    return _finding(
+    return rows_finding(
         dataset,
         rows,
         found,
@@ -224,12 +161,14 @@ def _ties(dataset: Dataset) -> Finding | None:
 
 
 def _unseen_candidates(dataset: Dataset) -> Finding | None:
-    rows = _held_out(dataset)
+    if dataset.train.empty:
+        return None
+    rows = held_out(dataset)
     known = np.zeros(dataset.num_items, dtype=bool)
     known[np.concatenate(dataset.train["history"].to_list())] = True
     known[dataset.train["target"]] = True
     found = ~known[candidates_of(rows)].all(axis=1)
-    return _finding(
+    return rows_finding(
         dataset,
         rows,
         found,
@@ -240,7 +179,7 @@ def _unseen_candidates(dataset: Dataset) -> Finding | None:
 
 
 def _titles_in_titles(dataset: Dataset) -> Finding | None:
-    rows = _held_out(dataset)
+    rows = held_out(dataset)
     titles = [title.casefold() for title in dataset.titles]
 
     def contained(candidates: np.ndarray) -> bool:
@@ -250,7 +189,7 @@ def _titles_in_titles(dataset: Dataset) -> Finding | None:
         return any(joined.count(title) > 1 for title in own)
 
     found = np.array([contained(row) for row in rows["candidates"]])
-    return _finding(
+    return rows_finding(
         dataset,
         rows,
         found,
@@ -258,40 +197,6 @@ def _titles_in_titles(dataset: Dataset) -> Finding | None:
         "note",
         "the papers' rule counts the longer title as no valid answer; compare by exact titles too",
     )
-
-
-def _finding(
-    dataset: Dataset,
-    rows: pd.DataFrame,
-    found: np.ndarray,
-    what: str,
-    severity: Severity,
-    advice: str,
-) -> Finding | None:
-    if not found.any():
-        return None
-    examples = tuple(
-        f"{row.split}:{row.row} {_describe(dataset, row.history, row.target)}"
-        for row in _numbered(rows)[found].head(_EXAMPLES).itertuples()
-    )
-    return Finding(what, severity, int(found.sum()), len(found), examples, advice)
-
-
-def _describe(dataset: Dataset, history: np.ndarray, target: int) -> str:
-    shown = ", ".join(dataset.titles[item] for item in history[-3:])
-    return f"… {shown} -> {dataset.titles[target]}"
-
-
-def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows if "split" in rows else rows.assign(split="train", row=np.arange(len(rows)))
-
-
-def _held_out(dataset: Dataset) -> pd.DataFrame:
-    frames = [
-        getattr(dataset, split).assign(split=split, row=np.arange(len(getattr(dataset, split))))
-        for split in _HELD_OUT
-    ]
-    return pd.concat(frames, ignore_index=True)
 
 
 def _pairs(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, int]]:

@@ -14,6 +14,7 @@ from raypo.data.dataset import load_dataset
 from raypo.data.prepare import dataset_key, prepare
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import EncodedUsers, Encoder, load_tokenizer
+from raypo.data.training_rows import TrainingRows
 from raypo.policy.adapters import add_adapter, load_policy
 
 
@@ -100,7 +101,9 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
 def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:
     dataset = load_dataset(settings.data or prepared_movielens())
     num_candidates = dataset.info["options"]["candidates"]
-    candidates = TrainingCandidates(dataset.train, dataset.num_items, num_candidates, settings.seed)
+    candidates = TrainingCandidates(
+        TrainingRows.of_frame(dataset.train), dataset.num_items, num_candidates, settings.seed
+    )
     step = max(1, len(dataset.train) // settings.num_users)
     rows = range(0, step * settings.num_users, step)
     encoder = Encoder(tokenizer, load_template(None), dataset.titles)

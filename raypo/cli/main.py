@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,6 +16,7 @@ from rich.markup import escape
 from raypo import config as configs
 from raypo.cli import pipeline, stages
 from raypo.cli.bench import bench_app
+from raypo.cli.common import Interrupted, interruptible
 from raypo.cli.data import data_app
 from raypo.cli.progress import console
 
@@ -39,7 +42,9 @@ for command in (
 ):
     app.command()(command)
 
-# No space, quota exhausted, read-only, not permitted, not a folder, file too large.
+interruptible(app)
+
+# No space, quota exhausted, read-only, not permitted, not a folder or one, too long, too large.
 _STORAGE_ERRORS = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -47,6 +52,8 @@ _STORAGE_ERRORS = (
     errno.EACCES,
     errno.EPERM,
     errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
     errno.EFBIG,
 )
 
@@ -83,15 +90,24 @@ def _exit_plainly(run: Callable[[], Any]) -> None:
             raise
         path = error.filename or "the output folder"
         console.print(
-            f"[bold red]error:[/] {path}: {error.strerror}; what was finished is kept, and the "
-            "same command continues from it",
+            "[bold red]error:[/]",
+            escape(f"{path}: {error.strerror}{_what_is_kept(error.filename)}"),
             highlight=False,
             soft_wrap=True,
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("stopped; the same command continues from the last checkpoint")
+    except Interrupted:
+        console.print("stopped; the same command continues from what is complete")
         sys.exit(130)
+
+
+def _what_is_kept(path: str | None) -> str:
+    """What to expect after a storage error: only a folder that was opened holds finished work."""
+    parents = Path(path).parents if path else ()
+    run = next((one for one in parents if os.path.isfile(one / "config.yaml")), None)
+    if run is None:
+        return ""
+    return f"; what was finished is kept in {run}, and the same command continues from it"
 
 
 def _show_warnings() -> None:

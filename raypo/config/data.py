@@ -53,7 +53,9 @@ class PrepareSettings(BaseConfig):
         None, description="column of categories; the first one is used"
     )
     time_format: str = Field(
-        "auto", description="seconds, milliseconds, iso or a pattern such as %Y-%m-%d"
+        "auto",
+        description="seconds, milliseconds, microseconds, nanoseconds, iso or a pattern "
+        "such as %Y-%m-%d",
     )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop", description="unusable rows stop the run, or are written to quarantine.jsonl"
@@ -118,18 +120,35 @@ class PrepareConfig(PrepareSettings):
 class ImportConfig(BaseConfig):
     """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
 
-    train: LocalPath = Field(description="JSON array or JSON lines, gzipped or not")
+    train: LocalPath | None = Field(
+        None,
+        description="JSON array or JSON lines, gzipped or not; None makes a data set that can be "
+        "evaluated on alone",
+    )
     validation: LocalPath | None = Field(
         None, description="None takes the last tenth of the training rows"
     )
     test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")
-    separator: str = Field("::", description="between titles, if a list is one text")
+    separator: str = Field(
+        "::",
+        min_length=1,
+        description="between titles, if a history is one text; titles that contain it are told by "
+        "the titles that candidate lists and targets name",
+    )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop",
-        description="rows without their target among the candidates, or with a candidate twice, "
-        "stop the run or go to quarantine.jsonl",
+        description="unusable rows stop the run, or are written to quarantine.jsonl",
     )
+    user_field: str | None = Field(
+        None, description="field of users' ids; None tells users by continued histories"
+    )
+    items: LocalPath | None = Field(
+        None, description="catalogue with the source's id of each title, for source_id"
+    )
+    items_format: str = Field("auto", description="as of `raypo data prepare`")
+    item_field: str | None = Field(None, description="column of item ids in the catalogue")
+    title_field: str | None = Field(None, description="column of titles in the catalogue")
     paper: Paper | None = Field(
         None, description="print the statistics next to those that papers give for this data set"
     )

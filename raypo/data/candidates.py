@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from raypo.config import InputError
+from raypo.data.training_rows import TrainingRows
 
 Sampling = Literal["uniform", "popularity", "category"]
 _TRIES = 50  # rounds of rejection before the remaining items are listed
@@ -108,11 +108,11 @@ class TrainingCandidates:
     are not considered: excluding their items would leak the test rows.
     """
 
-    def __init__(self, train: pd.DataFrame, num_items: int, size: int, seed: int) -> None:
-        """Index the training rows.
+    def __init__(self, rows: TrainingRows, num_items: int, size: int, seed: int) -> None:
+        """Check that every user has enough unseen items.
 
         Args:
-            train: rows with user_id, history and target.
+            rows: the training rows.
             num_items: items in the catalogue.
             size: candidates per row, target included.
             seed: of every draw, at least 0.
@@ -120,15 +120,14 @@ class TrainingCandidates:
         Raises:
             InputError: a user has fewer than `size - 1` unseen items.
         """
-        self._users = train["user_id"].to_numpy()
-        self._targets = train["target"].to_numpy()
-        self._seen = seen_items(train)
-        for user, items in self._seen.items():
-            if num_items - len(items) < size - 1:
-                raise InputError(
-                    f"candidates: {size} asked for, but user {user} has only "
-                    f"{num_items - len(items)} of {num_items} items unseen; ask for fewer"
-                )
+        unseen = num_items - np.diff(rows.seen_offsets)
+        fewest = int(unseen.argmin())
+        if unseen[fewest] < size - 1:
+            raise InputError(
+                f"candidates: {size} asked for, but user {rows.user_ids[fewest]} has only "
+                f"{unseen[fewest]} of {num_items} items unseen; ask for fewer"
+            )
+        self._rows = rows
         self._num_items = num_items
         self._size = size
         self._seed = seed
@@ -136,7 +135,7 @@ class TrainingCandidates:
     def draw(self, row: int, epoch: int) -> list[int]:
         """The row's candidates: its target at a random position among distinct negatives."""
         generator, negatives = self._drawn(row, epoch)
-        candidates = [*negatives, int(self._targets[row])]
+        candidates = [*negatives, int(self._rows.targets[row])]
         position = int(generator.integers(len(candidates)))
         candidates[position], candidates[-1] = candidates[-1], candidates[position]
         return candidates
@@ -153,18 +152,8 @@ class TrainingCandidates:
 
     def _drawn(self, row: int, epoch: int) -> tuple[np.random.Generator, list[int]]:
         generator = np.random.default_rng([self._seed, epoch, row])
-        seen = self._seen[int(self._users[row])]
+        seen = set(self._rows.seen_by_user_of(row).tolist())
         return generator, sample_unseen(generator, seen, self._num_items, self._size - 1)
-
-
-def seen_items(rows: pd.DataFrame) -> dict[int, set[int]]:
-    """Every item in a user's histories and targets, by user."""
-    seen: dict[int, set[int]] = {}
-    for user, history, target in zip(rows["user_id"], rows["history"], rows["target"], strict=True):
-        items = seen.setdefault(user, set())
-        items.update(np.asarray(history).tolist())
-        items.add(target)
-    return seen
 
 
 def sample_unseen(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypo.config import InputError
+from raypo.data.training_rows import TrainingRows, open_training_rows
 from raypo.io.files import file_hash, read_json, value_hash
 
 _ROW_COLUMNS = ("user_id", "history", "target", "timestamp")
@@ -31,7 +32,7 @@ class Dataset:
     Attributes:
         folder: of the data set.
         train, validation, test: rows user_id, history, target, timestamp; the last two with
-            candidates.
+            candidates. Training and validation may be empty (see `require_rows`).
         items: item_id (the row number), source_id, title, popularity.
         info: content of `dataset.json`.
     """
@@ -53,6 +54,19 @@ class Dataset:
         """Items in the catalogue."""
         return len(self.items)
 
+    def require_rows(self, *splits: str) -> None:
+        """Require that splits have rows.
+
+        Args:
+            *splits: `train` or `validation`.
+
+        Raises:
+            InputError: one has none; the message names it.
+        """
+        for split in splits:
+            if getattr(self, split).empty:
+                raise _without_rows(self.folder, split)
+
     @property
     def fingerprint(self) -> str:
         """Hash of all the files' content."""
@@ -71,21 +85,83 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
         InputError: a file is missing, was changed after it was prepared, lacks a column, or holds
             an impossible row; the message names the file and the row.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such data set; `raypo data prepare` makes one")
-    info = read_json(folder / "dataset.json")
-    if not isinstance(info, dict) or not isinstance(info.get("files"), dict):
-        raise InputError(f"{folder}/dataset.json: no `files`; prepare the data set again")
+    info = _read_info(folder)
     users = _drawn_users(folder, maximum_rows)
     frames = {name: _read(folder / f"{name}.parquet", info, users) for name in _COLUMNS}
     num_items = len(frames["items"])
-    if not np.array_equal(frames["items"]["item_id"], np.arange(num_items)):
-        raise InputError(f"{folder}/items.parquet: item_id must count 0, 1, 2, …")
-    repeated = frames["items"]["title"].duplicated().to_numpy()
-    _refuse(folder / "items.parquet", repeated, "its title is already in an earlier row")
+    _check_catalogue(folder / "items.parquet", frames["items"])
     for name in ("train", "validation", "test"):
         _check_rows(folder / f"{name}.parquet", frames[name], num_items)
     return Dataset(folder, info=info, **frames)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training reads of a data set: rows are mapped and read as they are used.
+
+    Attributes:
+        rows: training rows.
+        validation: the validation rows that were asked for, with their number in the column `row`.
+        titles: of item i at position i.
+        info: content of `dataset.json`.
+    """
+
+    rows: TrainingRows
+    validation: pd.DataFrame
+    titles: list[str]
+    info: dict[str, Any]
+
+    @property
+    def num_items(self) -> int:
+        """Items in the catalogue."""
+        return len(self.titles)
+
+
+def load_training_data(folder: Path, validation_rows: int, seed: int) -> TrainingData:
+    """Read what training needs, in memory that does not grow with the number of rows.
+
+    Args:
+        folder: of the data set.
+        validation_rows: validation rows to draw, as `sample_rows` draws them.
+        seed: of the draw.
+
+    Raises:
+        InputError: as `load_dataset`, or there are no training or validation rows.
+    """
+    info = _read_info(folder)
+    items = _read(folder / "items.parquet", info, None)
+    _check_catalogue(folder / "items.parquet", items)
+    for name in ("train", "validation"):
+        file = folder / f"{name}.parquet"
+        if not file.exists():
+            raise InputError(f"{file}: missing; remove the folder and prepare the data set again")
+        if pq.read_metadata(file).num_rows == 0:
+            raise _without_rows(folder, name)
+    file = folder / "train.parquet"
+    rows = open_training_rows(file, str(info["files"].get(file.name)), len(items))
+    validation = _sample_of_file(folder / "validation.parquet", info, validation_rows, seed)
+    _check_rows(folder / "validation.parquet", validation, len(items))
+    return TrainingData(rows, validation, list(items["title"]), info)
+
+
+def _sample_of_file(file: Path, info: dict[str, Any], rows: int, seed: int) -> pd.DataFrame:
+    """The rows that `sample_rows` draws, read batch by batch."""
+    if file_hash(file) != info["files"].get(file.name):
+        raise InputError(f"{file}: changed since it was prepared (its sha256 differs)")
+    parquet = pq.ParquetFile(file)
+    total = parquet.metadata.num_rows
+    chosen = np.arange(total)
+    if rows < total:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
+    start, parts = 0, []
+    for batch in parquet.iter_batches(1 << 16):
+        own = chosen[(chosen >= start) & (chosen < start + len(batch))]
+        if len(own):
+            parts.append(batch.take(pa.array(own - start)))
+        start += len(batch)
+    frame: pd.DataFrame = pa.Table.from_batches(parts).to_pandas()
+    _check_columns(file, frame)
+    return frame.assign(row=chosen)
 
 
 def sample_rows(frame: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFrame:
@@ -99,6 +175,28 @@ def sample_rows(frame: pd.DataFrame, rows: int | None, seed: int) -> pd.DataFram
         return numbered
     chosen = np.random.default_rng(seed).choice(len(numbered), rows, replace=False)
     return numbered.iloc[np.sort(chosen)].reset_index(drop=True)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such data set; `raypo data prepare` makes one")
+    info = read_json(folder / "dataset.json")
+    if not isinstance(info, dict) or not isinstance(info.get("files"), dict):
+        raise InputError(f"{folder}/dataset.json: no `files`; prepare the data set again")
+    return info
+
+
+def _check_catalogue(file: Path, items: pd.DataFrame) -> None:
+    if not np.array_equal(items["item_id"], np.arange(len(items))):
+        raise InputError(f"{file}: item_id must count 0, 1, 2, …")
+    repeated = items["title"].duplicated().to_numpy()
+    _refuse(file, repeated, "its title is already in an earlier row")
+
+
+def _without_rows(folder: Path, split: str) -> InputError:
+    return InputError(
+        f"{folder}: has no {split} rows, which this stage needs; it can be evaluated on alone"
+    )
 
 
 def _drawn_users(folder: Path, maximum_rows: int | None) -> np.ndarray | None:
@@ -124,13 +222,17 @@ def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.Data
     if file_hash(file) != expected:
         raise InputError(f"{file}: changed since it was prepared (its sha256 differs)")
     frame = pd.read_parquet(file) if users is None else _read_users(file, users)
+    _check_columns(file, frame)
+    if frame.empty and file.stem in ("items", "test"):
+        raise InputError(f"{file}: has no rows")
+    return frame
+
+
+def _check_columns(file: Path, frame: pd.DataFrame) -> None:
     for column in _COLUMNS[file.stem]:
         if column not in frame.columns:
             raise InputError(f"{file}: no column {column!r}; it has {', '.join(frame.columns)}")
         _refuse(file, frame[column].isna().to_numpy(), f"{column} is empty")
-    if frame.empty:
-        raise InputError(f"{file}: has no rows")
-    return frame
 
 
 def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
@@ -147,6 +249,8 @@ def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
 
 
 def _check_rows(file: Path, frame: pd.DataFrame, num_items: int) -> None:
+    if frame.empty:
+        return
     targets = frame["target"].to_numpy()
     _refuse(file, (targets < 0) | (targets >= num_items), "its target is an unknown item")
     _check_items(file, frame["history"], "history", num_items)

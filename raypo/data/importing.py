@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,10 @@ import numpy as np
 import pandas as pd
 
 from raypo.config import ImportConfig, InputError
-from raypo.data.readers import RejectedRows
+from raypo.data.joined_titles import JoinedTitles
+from raypo.data.published_rows import PublishedRow, named_titles, read_rows, resolve_histories
+from raypo.data.readers import ItemColumns, RejectedRows, read_items
+from raypo.data.readers.sources import resolve_sources
 from raypo.data.split import SPLITS
 from raypo.data.writing import (
     QUARANTINE,
@@ -25,7 +25,7 @@ from raypo.data.writing import (
 from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 2
+_VERSION = 3
 
 
 def import_published(
@@ -34,8 +34,9 @@ def import_published(
     """Import a published data set, unless the folder already holds it.
 
     Rows have a history, a candidate list and a target, all titles. Items get ids in the order in
-    which they appear. The files name no users: a row whose history continues the previous row's
-    belongs to the same user. They hold no times: rows are numbered instead.
+    which they appear. Where the files name no users, a row whose history continues the previous
+    row's belongs to the same user. They hold no times: rows are numbered instead. Without training
+    rows the data set can be evaluated on, and nothing else.
 
     Args:
         config: the files.
@@ -50,13 +51,14 @@ def import_published(
     """
     files = {"train": config.train, "validation": config.validation, "test": config.test}
     given = {name: path for name, path in files.items() if path is not None}
-    for path in given.values():
+    for path in (*given.values(), *([config.items] if config.items else [])):
         if not path.is_file():
             raise InputError(f"{path}: no such file")
     source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in given.items()}
-    options = config.model_dump(
-        mode="json", exclude={"train", "validation", "test", "output", "paper"}
-    )
+    if config.items is not None:
+        source["items"] = {"file": Path(config.items).name, "sha256": file_hash(config.items)}
+    excluded = {"train", "validation", "test", "output", "paper", "items"}
+    options = config.model_dump(mode="json", exclude=excluded)
     key = value_hash([_VERSION, source, options])
     existing = existing_dataset(config.output, key)
     if existing is not None:
@@ -64,27 +66,31 @@ def import_published(
     progress(0, 3, "reading")
     ids: dict[str, int] = {}
     rejected = RejectedRows(config.malformed)
-    splits = {name: _frame(path, config, ids, rejected) for name, path in given.items()}
-    if config.validation is None:
-        cut = len(splits["train"]) * 9 // 10
-        splits["validation"] = splits["train"].iloc[cut:].reset_index(drop=True)
-        splits["train"] = splits["train"].iloc[:cut]
-    splits = {name: splits[name] for name in SPLITS}
+    frames = _frames(given, config, ids, rejected)
+    named_users = config.user_field is not None
+    splits = _with_validation(_numbered(frames, named_users), config)
     count = len(splits["test"]["candidates"].iat[0])
     splits["train"] = splits["train"].drop(columns="candidates")
-    _number(splits)
+    source_ids = _source_ids(config, ids)
     items = pd.DataFrame(
         {
             "item_id": np.arange(len(ids)),
-            "source_id": list(ids),
+            "source_id": source_ids,
             "title": list(ids),
-            "popularity": popularity(splits["train"], len(ids)),
+            "popularity": _popularity(splits, len(ids)),
         }
     )
     sequences, interactions = _sequences(splits)
+    users = "named" if named_users else "unknown"
     info: dict[str, Any] = {
         "source": source,
-        "options": options | {"candidates": count, "timestamps": False, "users": "unknown"},
+        "options": options
+        | {
+            "candidates": count,
+            "timestamps": False,
+            "users": users,
+            "popularity": "training" if config.train is not None else "test histories",
+        },
         "seed": 0,
         "key": key,
         "counts": {
@@ -110,6 +116,17 @@ def import_published(
     return result
 
 
+def _popularity(splits: dict[str, pd.DataFrame], num_items: int) -> np.ndarray:
+    """Occurrences in training; without training rows in the test rows' histories, [num_items].
+
+    Each user's history counts once, the longest that the test rows show.
+    """
+    if len(splits["train"]):
+        return popularity(splits["train"], num_items)
+    last = splits["test"].drop_duplicates("user_id", keep="last")["history"]
+    return np.bincount(np.concatenate(last.to_list()), minlength=num_items)
+
+
 def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
     """Occurrences of each item in the training sequences, each interaction counted once.
 
@@ -133,88 +150,103 @@ def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
     return len(first), int(first["history"].map(len).sum()) + len(rows)
 
 
-def _frame(
-    path: Path, config: ImportConfig, ids: dict[str, int], rejected: RejectedRows
-) -> pd.DataFrame:
-    def known(titles: Sequence[str]) -> list[int]:
-        return [ids.setdefault(title, len(ids)) for title in titles]
+def _frames(
+    given: dict[str, Path], config: ImportConfig, ids: dict[str, int], rejected: RejectedRows
+) -> dict[str, pd.DataFrame]:
+    """Rows of each file with columns history, target, candidates, user; fills the items' ids.
 
-    rows = []
-    for number, row in enumerate(_rows(path)):
-        where = f"{path}: row {number}"
-        history = _titles(row, config.history_field, config.separator, where)
-        candidates = _titles(row, config.candidates_field, config.separator, where)
-        target = row.get(config.target_field)
-        if not isinstance(target, str):
-            raise InputError(f"{where}: {config.target_field} is {target!r}, expected a title")
-        problem = _problem(target.strip(), candidates, config)
-        if problem:
-            rejected.add(str(path), number, problem, json.dumps(row, ensure_ascii=False))
-            continue
-        rows.append((known(history), known([target.strip()])[0], known(candidates)))
-    if not rows:
-        raise InputError(f"{path}: has no rows")
-    return pd.DataFrame(rows, columns=["history", "target", "candidates"])
+    Raises:
+        InputError: a file has no usable row, or its rows have different numbers of candidates.
+    """
+    rows = {name: read_rows(path, config, rejected) for name, path in given.items()}
+    known = set().union(*(named_titles(of_file) for of_file in rows.values()))
+    titles = JoinedTitles(known, config.separator)
 
+    def numbered(names: Sequence[str]) -> list[int]:
+        return [ids.setdefault(title, len(ids)) for title in names]
 
-def _problem(target: str, candidates: Sequence[str], config: ImportConfig) -> str:
-    """Why a row cannot be evaluated; empty if it can."""
-    if target not in candidates:
-        return (
-            f"{config.target_field} is {target!r}, expected one of its {len(candidates)} candidates"
+    frames = {}
+    for name, path in given.items():
+        resolved = resolve_histories(path, rows[name], titles, rejected)
+        if not resolved:
+            raise InputError(f"{path}: has no usable rows")
+        _require_equal_candidates(path, [row for row, _ in resolved])
+        frames[name] = pd.DataFrame(
+            [
+                (numbered(history), numbered([row.target])[0], numbered(row.candidates), row.user)
+                for row, history in resolved
+            ],
+            columns=["history", "target", "candidates", "user"],
         )
-    twice = [title for title in candidates if candidates.count(title) > 1]
-    if twice:
-        return f"{config.candidates_field} holds {twice[0]!r} more than once"
-    return ""
+    return frames
 
 
-def _titles(row: dict[str, Any], field: str, separator: str, where: str) -> list[str]:
-    value = row.get(field)
-    titles = value.split(separator) if isinstance(value, str) else value
-    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
-        raise InputError(f"{where}: {field} is {value!r}, expected titles")
-    titles = [title.strip() for title in titles]
-    if not titles or not all(titles):
-        raise InputError(f"{where}: {field} holds an empty title")
-    return titles
+def _require_equal_candidates(path: Path, rows: Sequence[PublishedRow]) -> None:
+    count = len(rows[0].candidates)
+    for row in rows:
+        if len(row.candidates) != count:
+            raise InputError(
+                f"{path}:{row.line}: has {len(row.candidates)} candidates, unlike line "
+                f"{rows[0].line} with {count}"
+            )
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON array or of JSON lines, gzipped or not."""
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if text.lstrip().startswith("["):
-        values = _parsed(text, f"{path}")
-    else:
-        lines = enumerate(text.splitlines(), start=1)
-        values = [_parsed(line, f"{path}:{number}") for number, line in lines if line.strip()]
-    for number, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: row {number} is {type(value).__name__}, expected an object")
-        yield value
+def _with_validation(
+    frames: dict[str, pd.DataFrame], config: ImportConfig
+) -> dict[str, pd.DataFrame]:
+    """All splits: those that are not given are empty, but validation is cut from training."""
+    empty = frames["test"].iloc[:0]
+    train, validation = frames.get("train", empty), frames.get("validation", empty)
+    if config.validation is None and len(train):
+        cut = len(train) * 9 // 10
+        train, validation = train.iloc[:cut], train.iloc[cut:].reset_index(drop=True)
+    splits = {"train": train, "validation": validation, "test": frames["test"]}
+    return {name: splits[name] for name in SPLITS}
 
 
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
+def _source_ids(config: ImportConfig, titles: Collection[str]) -> list[str]:
+    """The catalogue's id of each title; the title itself without a catalogue.
+
+    Raises:
+        InputError: the catalogue lacks a title, or has it more than once.
+    """
+    if config.items is None:
+        return list(titles)
+    sources = resolve_sources([str(config.items)])
+    columns = ItemColumns(config.items_format, config.item_field, config.title_field)
+    items = read_items(sources, RejectedRows("stop"), columns)
+    names = items["title"].str.strip()
+    wanted = names.isin(set(titles))
+    repeated = names[wanted & names.duplicated(keep=False)]
+    if len(repeated):
+        raise InputError(f"{config.items}: {repeated.iat[0]!r} is the title of several ids")
+    found = dict(zip(names[wanted], items["item"][wanted], strict=True))
+    missing = [title for title in titles if title not in found]
+    if missing:
+        raise InputError(
+            f"{config.items}: lacks {len(missing)} of {len(titles)} titles, such as {missing[0]!r}"
+        )
+    return [str(found[title]) for title in titles]
 
 
-def _number(splits: dict[str, pd.DataFrame]) -> None:
-    """Assign users by continued histories, and row numbers instead of times."""
+def _numbered(frames: dict[str, pd.DataFrame], named_users: bool) -> dict[str, pd.DataFrame]:
+    """The same with users, by name or by continued histories, and row numbers instead of times."""
+    names: dict[str, int] = {}
     user, number = -1, 0
-    for name, frame in splits.items():
+    numbered = {}
+    for file, frame in frames.items():
         users, before = [], None
-        for history, target in zip(frame["history"], frame["target"], strict=True):
-            if before is None or list(history) not in (before, before[1:]):
+        for history, target, own_name in zip(
+            frame["history"], frame["target"], frame["user"], strict=True
+        ):
+            if named_users:
+                user = names.setdefault(own_name, len(names))
+            elif before is None or list(history) not in (before, before[1:]):
                 user += 1
             users.append(user)
             before = [*history, target]
         times = np.arange(number, number + len(frame))
-        splits[name] = frame.assign(user_id=users, timestamp=times)
+        frame = frame.assign(user_id=np.array(users, dtype=np.int64), timestamp=times)
+        numbered[file] = frame.drop(columns="user")
         number += len(frame)
+    return numbered

@@ -47,7 +47,7 @@ from raypo.data.writing import (
 from raypo.io.files import value_hash
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 3  # raise it when the same inputs and options give another data set
+_VERSION = 4  # raise it when the same inputs and options give another data set
 _SHARD_BYTES = 8 << 20  # of a log's text; each worker holds a shard in memory
 _MAX_SHARDS = 256
 
@@ -124,7 +124,7 @@ def prepare(
             counts |= _write_rejected(folder / QUARANTINE, rejected, read)
         return {
             "source": inputs.hashes,
-            "options": inputs.options,
+            "options": inputs.options | {"time_format": reader.time_format},
             "seed": options.seed,
             "key": inputs.key,
             "counts": counts,

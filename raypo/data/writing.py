@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.split import SPLITS
-from raypo.io.files import file_hash, read_json, write_json
+from raypo.io.files import file_hash, folder_beside, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 
 QUARANTINE = "quarantine.jsonl"
@@ -31,7 +30,11 @@ def existing_dataset(folder: Path, key: str) -> dict[str, Any] | None:
     Raises:
         InputError: the folder has other content, or the data set is incomplete.
     """
-    if (folder / "dataset.json").exists():
+    try:
+        exists = (folder / "dataset.json").exists()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    if exists:
         info: Any = read_json(folder / "dataset.json")
         if not isinstance(info, dict) or info.get("key") != key:
             raise InputError(
@@ -64,9 +67,8 @@ def write_dataset(
     Returns:
         The content of `dataset.json`, with the files' hashes and the audit.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        temporary = Path(name) / "data"
+    with folder_beside(folder) as parent:
+        temporary = parent / "data"
         temporary.mkdir()
         info = fill(temporary)
         files = sorted(temporary.glob("*.parquet"))

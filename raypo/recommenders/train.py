@@ -18,7 +18,7 @@ from raypo.config import InputError, RecommenderConfig
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.io.files import atomic_path, read_json, write_json
 from raypo.io.progress import Progress, no_progress
-from raypo.io.run_folder import append_metrics, open_run
+from raypo.io.run_folder import append_metrics, check_run_folder, open_run
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.build import build_recommender
 
@@ -40,19 +40,31 @@ def train_recommender(
         InputError: the data set or the run folder is not usable, or SASRec's hidden is not a
             multiple of its heads.
     """
-    if config.kind == "sasrec" and config.hidden % config.heads:
-        raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
-    dataset = load_dataset(config.data)
+    summary_file = config.output / "summary.json"
+    if check_run_folder(config.output, config) and summary_file.exists():
+        return dict(read_json(summary_file))
+    dataset = check_inputs(config)
     open_run(config.output, config)
-    if (config.output / "summary.json").exists():
-        return dict(read_json(config.output / "summary.json"))
     (config.output / "metrics.jsonl").unlink(missing_ok=True)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model, summary = _fit(config, dataset, progress)
     _save(model, config, dataset)
-    write_json(config.output / "summary.json", summary)
+    write_json(summary_file, summary)
     return summary
+
+
+def check_inputs(config: RecommenderConfig) -> Dataset:
+    """Check everything before anything is written; returns the data set.
+
+    Raises:
+        InputError: the data set is not usable, or SASRec's hidden is not a multiple of its heads.
+    """
+    if config.kind == "sasrec" and config.hidden % config.heads:
+        raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
+    dataset = load_dataset(config.data)
+    dataset.require_rows("train", "validation")
+    return dataset
 
 
 def _fit(

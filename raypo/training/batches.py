@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.tokenisation import Encoder
+from raypo.data.training_rows import TrainingRows
 from raypo.policy.packing import PackedResponses, pack_responses
 from raypo.recommenders.train import pad_sequences
 
@@ -28,6 +28,7 @@ class Batch:
         chosen_items: [b] item ids.
         rejected_items: [b, n] item ids.
         history_items: [b, h] item ids padded with -1.
+        seen_items: [b, s] everything that each user interacted with in training, padded with -1.
         keys: (epoch, row) of each user, by which reference log-probs are stored.
     """
 
@@ -35,6 +36,7 @@ class Batch:
     chosen_items: Tensor
     rejected_items: Tensor
     history_items: Tensor
+    seen_items: Tensor
     keys: tuple[tuple[int, int], ...]
 
 
@@ -43,7 +45,7 @@ class BatchMaker:
     """Makes batches of training rows.
 
     Attributes:
-        train: training rows with columns history and target.
+        rows: the training rows.
         candidates: candidates and negatives of each row.
         encoder: turns users into tokens.
         pad_token_id: fills packed rows.
@@ -52,7 +54,7 @@ class BatchMaker:
         row_multiple: packed rows are padded to a multiple of it.
     """
 
-    train: pd.DataFrame
+    rows: TrainingRows
     candidates: TrainingCandidates
     encoder: Encoder
     pad_token_id: int
@@ -62,8 +64,8 @@ class BatchMaker:
 
     def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
         """The batch of these training rows with the epoch's candidates and negatives."""
-        histories = [self.train["history"].iat[row] for row in rows]
-        targets = [int(self.train["target"].iat[row]) for row in rows]
+        histories = [self.rows.history(row) for row in rows]
+        targets = [int(self.rows.targets[row]) for row in rows]
         rejected = [
             self.candidates.negatives(row, epoch, self.negatives) if self.negatives else []
             for row in rows
@@ -84,5 +86,6 @@ class BatchMaker:
             chosen_items=torch.tensor(targets),
             rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),
             history_items=pad_sequences(histories),
+            seen_items=pad_sequences([self.rows.seen_by_user_of(row).tolist() for row in rows]),
             keys=tuple((epoch, row) for row in rows),
         )

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from raypo.assets import resolve_model
 from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
-from raypo.data.dataset import Dataset, load_dataset, sample_rows
+from raypo.data.dataset import TrainingData, load_training_data
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
 from raypo.io.files import file_hash, read_json, value_hash
@@ -37,7 +37,7 @@ from raypo.training.validation import ValidationSet
 TrainingConfig = SftConfig | AlignConfig
 
 
-def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
+def check_inputs(config: TrainingConfig) -> tuple[TrainingData, BatchSampler]:
     """Check everything that can be checked without loading the model.
 
     Returns:
@@ -49,7 +49,7 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
     """
     objective = make_objective(config)
     check_mlflow(config.mlflow)
-    dataset = load_dataset(config.data)
+    dataset = load_training_data(config.data, config.validation.max_rows, config.seed)
     resolve_model(config.policy.model)
     load_template(config.policy.prompt)
     if config.policy.adapter is not None:
@@ -79,7 +79,7 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
 
 
 def _batch_sampler(
-    config: TrainingConfig, dataset: Dataset, active_world_size: int | None = None
+    config: TrainingConfig, dataset: TrainingData, active_world_size: int | None = None
 ) -> BatchSampler:
     sizes = BatchSizes(
         config.micro_batch_size,
@@ -88,9 +88,7 @@ def _batch_sampler(
         active_world_size,
         config.sharing_scope if isinstance(config, AlignConfig) else "step",
     )
-    return make_batch_sampler(
-        len(dataset.train), config.max_rows, sizes, config.epochs, config.seed
-    )
+    return make_batch_sampler(len(dataset.rows), config.max_rows, sizes, config.epochs, config.seed)
 
 
 def build_job(
@@ -112,7 +110,6 @@ def build_job(
     sampler = _batch_sampler(config, dataset, world_size)
     model_folder = resolve_model(config.policy.model)
     encoder = make_encoder(config.policy, model_folder, dataset.titles)
-    validation_rows = sample_rows(dataset.validation, config.validation.max_rows, config.seed)
     job = Job(
         engine=_engine(config, model_folder),
         objective=make_objective(config),
@@ -120,7 +117,7 @@ def build_job(
         make_batch=_batch_maker(config, dataset, encoder),
         optimiser=config.optimiser,
         validation_set=ValidationSet(
-            validation_rows, encoder, encoder.tokenizer.pad_token_id, config.micro_batch_size
+            dataset.validation, encoder, encoder.tokenizer.pad_token_id, config.micro_batch_size
         ),
         eval_steps=config.validation.eval_steps,
         rank=rank,
@@ -134,12 +131,12 @@ def build_job(
     return job
 
 
-def _batch_maker(config: TrainingConfig, dataset: Dataset, encoder: Encoder) -> BatchMaker:
+def _batch_maker(config: TrainingConfig, dataset: TrainingData, encoder: Encoder) -> BatchMaker:
     candidates = TrainingCandidates(
-        dataset.train, dataset.num_items, dataset.info["options"]["candidates"], config.seed
+        dataset.rows, dataset.num_items, dataset.info["options"]["candidates"], config.seed
     )
     return BatchMaker(
-        dataset.train,
+        dataset.rows,
         candidates,
         encoder,
         encoder.tokenizer.pad_token_id,
@@ -159,7 +156,7 @@ def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
 
 
 def _reference(
-    config: AlignConfig, job: Job, model_folder: Path, dataset: Dataset, progress: Progress
+    config: AlignConfig, job: Job, model_folder: Path, dataset: TrainingData, progress: Progress
 ) -> Reference:
     """A frozen copy of the adapter, or log-probs from the cache, computed if missing."""
     if config.reference == "on-the-fly":
@@ -183,7 +180,7 @@ def _reference(
     return reference
 
 
-def _reference_hash(config: AlignConfig, model_folder: Path, dataset: Dataset) -> str:
+def _reference_hash(config: AlignConfig, model_folder: Path, dataset: TrainingData) -> str:
     """Hash of the content that reference log-probs depend on."""
     assert config.policy.adapter is not None
     weights = sorted(model_folder.glob("*.safetensors"))

@@ -66,6 +66,7 @@ def make_share(job: Job, epoch: int, rows: Sequence[Sequence[int]], timer: StepT
         "chosen_items": torch.cat([batch.chosen_items for batch in own]),
         "rejected_items": torch.cat([batch.rejected_items for batch in own]),
         "history_items": _cat_padded([batch.history_items for batch in own]),
+        "seen_items": _cat_padded([batch.seen_items for batch in own]),
     }
     with timer.phase("reference"):
         columns |= _reference(job, batches, counts)

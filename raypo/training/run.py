@@ -1,7 +1,7 @@
 """The life of a training run, whatever starts its ranks and keeps its checkpoints.
 
-`run_training` is the launcher's side: it opens the run folder, has the ranks trained, keeps the
-best adapter and writes the summary. `run_rank` is what each rank does.
+`run_training` is the launcher's side: it checks the inputs, opens the run folder, has the ranks
+trained, keeps the best adapter and writes the summary. `run_rank` is what each rank does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raypo.config import StoppedRun
 from raypo.io.files import read_json, write_json
 from raypo.io.progress import Progress
 from raypo.io.remote import push
-from raypo.io.run_folder import open_run, write_summary
+from raypo.io.run_folder import check_run_folder, open_run, write_summary
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.reporter import CheckpointStore, Reporter
 from raypo.training.sampler import BatchSampler
@@ -47,10 +47,10 @@ def run_training(config: TrainingConfig, launch: Launch) -> dict[str, Any]:
         StoppedRun: training stopped before its end.
     """
     summary = config.output / "summary.json"
-    open_run(config.output, config)
-    if summary.exists():
+    if check_run_folder(config.output, config) and summary.exists():
         return dict(read_json(summary))
     _, sampler = check_inputs(config)
+    open_run(config.output, config)
     started = time.monotonic()
     (config.output / _STOPPED).unlink(missing_ok=True)
     push(config.output)

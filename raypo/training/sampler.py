@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raypo.config import InputError, SharingScope
+from raypo.data.permutation import Permutation, draw
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class BatchSampler:
     """Training rows of each micro-batch.
 
     Attributes:
-        rows: training rows that take part, each once per epoch.
+        rows: training rows that take part, each once per epoch; its elements are read by arrays of
+            positions.
         global_batch: users of one global batch over all ranks, who share negatives.
         global_batches: global batches per optimiser step.
         micro_batch_size: most users of a rank's micro-batch.
@@ -49,7 +51,7 @@ class BatchSampler:
         seed: seed of the order of rows in each epoch.
     """
 
-    rows: tuple[int, ...]
+    rows: np.ndarray | Permutation
     global_batch: int
     global_batches: int
     micro_batch_size: int
@@ -89,12 +91,15 @@ class BatchSampler:
             rank: rank of the process, below `world_size`.
         """
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
         start = step_in_epoch * self.users_per_step
-        users = order[start : start + self.users_per_step].reshape(self.global_batches, -1)
-        shares = [np.array_split(batch, self.world_size)[rank] for batch in users]
+        order = Permutation((self.seed, epoch), len(self.rows))
+        rows = self.rows[order[np.arange(start, start + self.users_per_step)]]
+        shares = [
+            np.array_split(batch, self.world_size)[rank]
+            for batch in rows.reshape(self.global_batches, -1)
+        ]
         return epoch, [
-            [[self.rows[i] for i in part] for part in np.array_split(share, self.micro_batches)]
+            [part.tolist() for part in np.array_split(share, self.micro_batches)]
             for share in shares
         ]
 
@@ -115,11 +120,10 @@ def make_batch_sampler(
         InputError: the rows do not fill one optimiser step.
     """
     count = num_rows if max_rows is None else min(max_rows, num_rows)
-    drawn = np.random.default_rng([seed, num_rows]).choice(num_rows, count, replace=False)
     global_batches = sizes.gradient_accumulation_steps if sizes.sharing_scope != "step" else 1
     users_per_step = sizes.micro_batch_size * sizes.gradient_accumulation_steps * sizes.world_size
     sampler = BatchSampler(
-        rows=tuple(drawn.tolist()),
+        rows=draw([seed, num_rows], num_rows, count),
         global_batch=users_per_step // global_batches,
         global_batches=global_batches,
         micro_batch_size=sizes.micro_batch_size,

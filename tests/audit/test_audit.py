@@ -1,19 +1,14 @@
 """The audit finds problems of a data set, and nothing severe if there is none."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 from raypo.audit import audit
 from raypo.audit.item_orders import ascending_share, follows, hidden
-from raypo.cli.main import app
-from raypo.config import ImportConfig, InputError
-from raypo.data.dataset import Dataset, load_dataset
-from raypo.orchestration.prepare import import_published
+from raypo.data.dataset import Dataset
 
 ITEMS, USERS, CANDIDATES = 120, 150, 10
 
@@ -133,93 +128,30 @@ def test_neighbours_stay_within_a_row():
     assert follows(rows).tolist() == [[1, 2], [2, 3], [5, 6]]
 
 
-# Importing, which includes the audit.
+def test_targets_of_test_rows_at_one_position_are_found_where_validation_has_none(tmp_path):
+    data = dataset(tmp_path, by_preference)
+    moved = dataset(tmp_path, by_preference, targets_at=CANDIDATES - 1)
+    found = audit(replace(data, test=moved.test))
+    best = next(one for one in found.heuristics if "position" in one.name)
+    assert best.name == f"position {CANDIDATES} of the candidate list" and best.hit_ratio == 1
+    what = [one.what for one in found.findings if one.severity == "severe"]
+    assert any(one.startswith("test rows: targets stand at some positions") for one in what)
+    assert not any("position" in one.what for one in audit(data).findings)
 
 
-def published(file, rows):
-    file.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    return file
+def test_positions_are_not_fitted_to_the_rows_that_they_answer(tmp_path):
+    heuristics = audit(dataset(tmp_path, by_preference)).heuristics
+    score = next(one for one in heuristics if "position" in one.name)
+    assert score.low < 1 / CANDIDATES < score.high
 
 
-def rows_of(data: Dataset, frame: pd.DataFrame):
-    titles = data.titles
-    for row in frame.itertuples():
-        yield {
-            "historyList": "::".join(titles[i] for i in row.history),
-            "itemList": [titles[i] for i in row.candidates],
-            "trueSelection": titles[row.target],
-        }
-
-
-@pytest.fixture
-def files(tmp_path):
-    data = dataset(tmp_path, ascending)
-    return data, {
-        name: published(tmp_path / f"{name}.jsonl", rows_of(data, getattr(data, name)))
-        for name in ("train", "validation", "test")
-    }
-
-
-def test_an_import_keeps_rows_as_published_and_audits_them(files, tmp_path):
-    data, paths = files
-    info = import_published(ImportConfig(**paths, output=tmp_path / "out"))
-    again = import_published(ImportConfig(**paths, output=tmp_path / "out"))
-    assert again == info
-    read = load_dataset(tmp_path / "out")
-    for split in ("train", "validation", "test"):
-        theirs, ours = getattr(data, split), getattr(read, split)
-        for old, new in zip(theirs.itertuples(), ours.itertuples(), strict=True):
-            assert [read.titles[i] for i in new.history] == [data.titles[i] for i in old.history]
-            assert read.titles[new.target] == data.titles[old.target]
-        assert ours["user_id"].nunique() == theirs["user_id"].nunique()
-    assert [read.titles[i] for i in read.test["candidates"].iat[0]] == [
-        data.titles[i] for i in data.test["candidates"].iat[0]
+def test_test_rows_copied_into_validation_are_found(tmp_path):
+    data = dataset(tmp_path, by_preference)
+    copied = pd.concat([data.validation, data.test.head(20)], ignore_index=True)
+    (finding,) = [
+        one
+        for one in audit(replace(data, validation=copied)).findings
+        if one.what == "test rows whose history and target are in validation too"
     ]
-    assert any(finding["severity"] == "severe" for finding in info["audit"]["findings"])
-    shown = CliRunner().invoke(app, ["data", "audit", str(tmp_path / "out")]).stdout
-    assert "severe: " in shown and "hidden order" in shown
-    plain = CliRunner().invoke(app, ["data", "audit", str(tmp_path / "out"), "--json"]).stdout
-    assert json.loads(plain)["rows"] == len(data.test)
-
-
-def test_without_validation_the_last_training_rows_are_used(files, tmp_path):
-    data, paths = files
-    config = ImportConfig(train=paths["train"], test=paths["test"], output=tmp_path / "out")
-    counts = import_published(config)["counts"]
-    assert counts["validation"] == -(-len(data.train) // 10)
-    assert counts["train"] + counts["validation"] == len(data.train)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("{", r"train.jsonl:2: not JSON"),
-        ("[]", r"row 1 is list, expected an object"),
-        ('{"historyList": 3}', r"row 1: historyList is 3, expected titles"),
-        ('{"historyList": "a::", "itemList": ["a"], "trueSelection": "a"}', "holds an empty title"),
-        ('{"historyList": "a", "itemList": ["a"], "trueSelection": "b"}', "expected one of its 1"),
-    ],
-)
-def test_a_malformed_row_is_named(files, tmp_path, row, message):
-    _, paths = files
-    first = paths["train"].read_text(encoding="utf-8").splitlines()[0]
-    paths["train"].write_text(f"{first}\n{row}\n", encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        import_published(ImportConfig(**paths, output=tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
-def test_rows_that_cannot_be_evaluated_are_rejected_and_counted(files, tmp_path):
-    _, paths = files
-    rows = [json.loads(line) for line in paths["test"].read_text(encoding="utf-8").splitlines()]
-    rows[1]["itemList"][0] = rows[1]["itemList"][1] = rows[1]["trueSelection"]
-    rows[3]["itemList"] = [t for t in rows[3]["itemList"] if t != rows[3]["trueSelection"]]
-    published(paths["test"], rows)
-    with pytest.raises(InputError, match=r"test.jsonl:1: itemList holds '<\d+>' more than once"):
-        import_published(ImportConfig(**paths, output=tmp_path / "out"))
-    config = ImportConfig(**paths, output=tmp_path / "out", malformed="quarantine")
-    info = import_published(config)
-    assert info["counts"]["test"] == len(rows) - 2
-    assert info["counts"]["quarantined"] == 2
-    (finding,) = [f for f in info["audit"]["findings"] if "quarantine" in f["what"]]
-    assert "expected one of its 9 candidates" in finding["examples"][1]
+    assert (finding.severity, finding.count, finding.of) == ("severe", 20, len(data.test))
+    assert len(finding.examples) == 3 and finding.examples[0].startswith("test:0 ")

@@ -70,7 +70,7 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
         ("test", put("candidates", 1, np.arange(5)), "row 1: it does not have 20 candidates"),
         ("test", lambda f: f.assign(target=f.history.str[0]), "row 0: its target is not among"),
         ("test", lambda f: f.drop(columns="candidates"), "no column 'candidates'; it has user_id"),
-        ("validation", lambda f: f.head(0), "has no rows"),
+        ("test", lambda f: f.head(0), "has no rows"),
         ("items", lambda f: f.iloc[::-1], "item_id must count"),
         ("items", put("title", 3, "The Film 0 (1980)"), "row 3: its title is already"),
         ("items", put("title", 3, None), "row 3: title is empty"),

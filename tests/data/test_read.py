@@ -261,12 +261,35 @@ def test_python_literals_are_parsed_and_never_evaluated(tmp_path: Path) -> None:
             [86400, -1, 0],
         ),
         (["1970-01-01 00:00:00.25"], "iso", [0.25]),
+        (["1500000000000000", "1500000000500000"], "microseconds", [1.5e9, 1.5e9 + 0.5]),
+        (["1500000000000000000"], "nanoseconds", [1.5e9]),
+        (["1500000000", "0", "12", "-1500000000"], "seconds", [1.5e9, 0, 12, -1.5e9]),
     ],
 )
 def test_times_are_recognised_and_read(texts: list[str], form: str, seconds: list[float]) -> None:
     series = pd.Series(texts)
     assert guess_time_format(series) == form
     assert parse_times(series, form).tolist() == seconds
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "expected"),
+    [
+        ("1500000000", "1500000000000", "seconds, as the first rows .* it would be milliseconds"),
+        ("1500000000000", "1500000000", "milliseconds, as .* it would be seconds"),
+        ("1500000000", "1500000000000000", "it would be microseconds"),
+    ],
+)
+def test_a_log_that_mixes_units_is_refused_at_the_row(
+    tmp_path: Path, first: str, other: str, expected: str
+) -> None:
+    rows = [f"u\ti{n}\t1\t{first}" for n in range(5)] + [f"u\tj\t1\t{other}"]
+    source = write(tmp_path, INTER + "\n".join(rows) + "\n")
+    with pytest.raises(InputError, match=rf":7: timestamp is '{other}', expected .*{expected}"):
+        log_of(source)
+    rejected = RejectedRows("quarantine")
+    assert len(log_of(source, rejected)) == 5
+    assert rejected.count == 1
 
 
 def test_time_patterns_and_an_invalid_format(tmp_path: Path) -> None:
@@ -286,7 +309,7 @@ def test_unusable_rows_are_collected_with_file_and_line(tmp_path: Path) -> None:
     assert frame[["user", "line"]].values.tolist() == [["u", 2]]
     assert sorted((row.line, row.problem) for row in rejected.rows) == [
         (3, "expected 4 fields, got 2"),
-        (4, "timestamp is 'never', expected a number (below 2^53)"),
+        (4, "timestamp is 'never', expected a number of seconds"),
         (5, "not UTF-8"),
         (6, "rating is 'x', expected a number"),
     ]
@@ -309,7 +332,7 @@ def test_quotes_separators_and_line_ends_inside_fields(tmp_path: Path) -> None:
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
 ids = text.filter(lambda value: value.strip() != "")
-cells = st.tuples(ids, ids, st.integers(-(2**40), 2**40))
+cells = st.tuples(ids, ids, st.integers(-(2**36), 2**36))
 
 
 @settings(suppress_health_check=IN_ONE_FOLDER, deadline=None)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raypo.config import InputError
 from raypo.data.candidates import TrainingCandidates, sample_unseen
+from raypo.data.training_rows import TrainingRows
 
 TRAIN = pd.DataFrame(
     {
@@ -21,7 +22,7 @@ TRAIN = pd.DataFrame(
 
 
 def make(size: int = 5, num_items: int = 30, seed: int = 0) -> TrainingCandidates:
-    return TrainingCandidates(TRAIN, num_items, size, seed)
+    return TrainingCandidates(TrainingRows.of_frame(TRAIN), num_items, size, seed)
 
 
 def test_candidates_hold_target_and_unseen_items() -> None:

@@ -1,6 +1,7 @@
 """A user's mistake: exit code 2, one message that names the setting, and nothing heavy started."""
 
 import logging
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,96 @@ def test_the_command_itself_ends_soon_and_without_a_traceback(tmp_path):
     assert answer.returncode == 2
     assert "no such data set" in answer.stderr and "Traceback" not in answer.stderr
     assert time.monotonic() - started < 60
+
+
+MODEL = ["policy.model=tiny-random", "policy.dtype=float32"]
+FAILING = {
+    "sft": ["sft", "data=nowhere", "cluster.workers=1", *MODEL],
+    "align": ["align", "data={data}", "policy.adapter={adapter}", "negatives=99", *MODEL],
+    "recommender": ["recommender", "train", "data={data}", "hidden=63"],
+    "evaluate": ["evaluate", "data=nowhere", "heuristic=random"],
+    "tune": [
+        "tune", "align.data=nowhere", "align.policy.adapter={adapter}", "trials=1",
+        "space.objective.beta=[0.1,1]", *(f"align.{value}" for value in MODEL),
+    ],
+    "prepare": ["data", "prepare", "interactions=no.inter", "items=no.item"],
+    "import": ["data", "import", "test=no.jsonl"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", FAILING)
+@pytest.mark.parametrize("output", ["out", "file/out", "/proc/out"])
+def test_a_stage_that_fails_on_its_inputs_writes_nothing(
+    inputs, stage, output, tmp_path, monkeypatch, capsys
+):
+    data, _, adapter = inputs
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    arguments = [one.format(data=data, adapter=adapter) for one in FAILING[stage]]
+    monkeypatch.setattr("sys.argv", ["raypo", *arguments, f"output={output}"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2, capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.slow
+def test_a_corrected_command_takes_the_folder_of_the_one_that_failed(inputs, tmp_path):
+    data, _, _ = inputs
+    common = ["recommender", "train", f"data={data}", f"output={tmp_path / 'run'}", "max_epochs=1"]
+    failed = raypo(*common, "launcher=local", "hidden=63")
+    assert failed.returncode == 2 and "hidden: 63 is not a multiple of heads" in failed.stderr
+    assert raypo(*common, "launcher=local", "hidden=16").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["file/out", "/proc/out", "x" * 300])
+def test_an_output_that_cannot_be_made_is_named(inputs, tmp_path, output):
+    data, _, _ = inputs
+    (tmp_path / "file").touch()
+    for arguments in (
+        ["recommender", "train", "launcher=local", f"data={data}"],
+        ["evaluate", f"data={data}", "heuristic=random"],
+        ["data", "import", f"test={write_published(tmp_path)}"],
+    ):
+        answer = subprocess.run(
+            [RAYPO, *arguments, f"output={output}"],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        message = " ".join(answer.stderr.split())
+        assert answer.returncode == 2 and "Traceback" not in message, message
+        assert output.rpartition("/")[0] in message and "kept" not in message
+
+
+def write_published(folder):
+    row = '{"historyList": ["a"], "itemList": ["b", "a"], "trueSelection": "b"}'
+    (folder / "test.jsonl").write_text(row + "\n")
+    return folder / "test.jsonl"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["at the start", "in training"])
+def test_ctrl_c_ends_with_one_line_and_the_run_goes_on_later(inputs, tmp_path, when):
+    data, _, _ = inputs
+    run = tmp_path / "run"
+    command = [
+        RAYPO, "sft", f"data={data}", f"output={run}", *MODEL, "cluster.workers=1",
+        "cluster.launcher=local", "cluster.engine=torch", "max_rows=24", "micro_batch_size=2",
+        "epochs=30", "validation.eval_steps=5", "validation.max_rows=8",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    awaited = run / ("checkpoints/step-00000005" if when == "in training" else "config.yaml")
+    until = time.monotonic() + 120
+    while not awaited.exists() and time.monotonic() < until:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; the same command continues from what is complete" in errors
+    assert "Traceback" not in errors
+    again = subprocess.run([*command[:-3], "epochs=1"], capture_output=True, text=True, check=False)
+    assert again.returncode == 2  # another configuration: the folder is the first one's
 
 
 def test_a_run_folder_of_another_configuration_is_refused(tmp_path):

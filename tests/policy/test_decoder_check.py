@@ -66,7 +66,19 @@ def test_the_fastest_right_route_is_found(model_type, settings, rows):
 # Those of the demo's model, of Qwen 2.5 0.5B and Llama 3.2 1B, and unusual ones.
 @pytest.mark.parametrize(
     ("hidden", "heads", "shared"),
-    [(576, 9, 3), (896, 14, 2), (2048, 32, 8), (64, 2, 2), (18, 3, 3), (8, 1, 1), (24, 6, 1)],
+    [
+        (576, 9, 3),
+        (896, 14, 2),
+        (2048, 32, 8),
+        (512, 32, 32),
+        (96, 6, 2),
+        (64, 2, 2),
+        (32, 2, 1),
+        (48, 3, 1),
+        (18, 3, 3),
+        (8, 1, 1),
+        (24, 6, 1),
+    ],
 )
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "mistral"])
 def test_any_sizes_have_a_tiny_copy(model_type, hidden, heads, shared):

@@ -50,6 +50,7 @@ def make_job(cut: Cut, rank: int, model: Path):
     from raypo.config import OptimiserConfig, PolicyConfig
     from raypo.data.candidates import TrainingCandidates
     from raypo.data.tokenisation import make_encoder
+    from raypo.data.training_rows import TrainingRows
     from raypo.objectives import build_objective
     from raypo.recommenders.build import build_recommender
     from raypo.training.batches import BatchMaker
@@ -88,7 +89,7 @@ def make_job(cut: Cut, rank: int, model: Path):
         engine=engine,
         objective=objective,
         sampler=BatchSampler(
-            rows=tuple(range(rows)),
+            rows=np.arange(rows),
             global_batch=cut.global_batch,
             global_batches=cut.global_batches,
             micro_batch_size=cut.micro_batch_size,
@@ -97,8 +98,8 @@ def make_job(cut: Cut, rank: int, model: Path):
             seed=0,
         ),
         make_batch=BatchMaker(
-            train,
-            TrainingCandidates(train, NUM_ITEMS, 10, seed=3),
+            TrainingRows.of_frame(train),
+            TrainingCandidates(TrainingRows.of_frame(train), NUM_ITEMS, 10, seed=3),
             encoder,
             encoder.tokenizer.pad_token_id,
             negatives,

@@ -6,6 +6,7 @@ import pandas as pd
 
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.tokenisation import Encoder
+from raypo.data.training_rows import TrainingRows
 from raypo.training.batches import BatchMaker
 
 
@@ -24,11 +25,13 @@ def test_batches_are_the_same_again_and_fresh_in_the_next_epoch():
     )
     titles = [f"t{i}" for i in range(40)]
     encoder = Encoder(Characters(), "{history}|{candidates}", titles)
-    maker = BatchMaker(train, TrainingCandidates(train, 40, 10, seed=3), encoder, 0, negatives=3)
+    table = TrainingRows.of_frame(train)
+    maker = BatchMaker(table, TrainingCandidates(table, 40, 10, seed=3), encoder, 0, negatives=3)
     first, again, later = maker(0, [0, 1]), maker(0, [0, 1]), maker(1, [0, 1])
     assert first.packed.tokens.equal(again.packed.tokens)
     assert first.chosen_items.tolist() == [4, 5]
     assert first.history_items.tolist() == [[1, 2], [3, -1]]
+    assert first.seen_items.tolist() == [[1, 2, 4], [3, 5, -1]]
     assert not first.rejected_items.equal(later.rejected_items)
     assert first.packed.lengths.shape == (2, 4)
     for row, rejected in enumerate(first.rejected_items.tolist()):

@@ -166,7 +166,9 @@ def test_a_full_disk_and_an_impossible_folder_are_reported(inputs, tmp_path):
         command(data, tmp_path / "file" / "run"), capture_output=True, text=True, check=False
     )
     output = " ".join(nowhere.stderr.split())
-    assert nowhere.returncode == 1 and "Not a directory" in output and "Traceback" not in output
+    assert nowhere.returncode == 2 and "Traceback" not in output
+    assert "file/run: no folder can be made there (Not a directory)" in output
+    assert "kept" not in output
 
 
 def test_no_secret_reaches_a_run_folder_or_the_output(inputs, tmp_path):

@@ -14,7 +14,12 @@ from raypo.data.readers.formats import Format, TimeField, find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
-from raypo.data.readers.times import check_time_format, guess_time_format, parse_times
+from raypo.data.readers.times import (
+    check_time_format,
+    expected_time,
+    guess_time_format,
+    parse_times,
+)
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,12 @@ def _problems(
 ) -> pd.Series:
     """The problem of each row, empty if there is none."""
     problems = pd.Series("", index=frame.index, dtype=object)
-    wanted = "a number (below 2^53)"
-    if reader.time_format not in ("seconds", "milliseconds"):
-        wanted = f"a time ({reader.time_format})"
     name = reader.time if isinstance(reader.time, str) else "-".join(reader.time)
     bad = frame["time"].isna().to_numpy()
-    problems[bad] = [f"{name} is {text!r}, expected {wanted}" for text in time[bad]]
+    problems[bad] = [
+        f"{name} is {text!r}, expected {expected_time(text, reader.time_format)}"
+        for text in time[bad]
+    ]
     if reader.rating:
         bad = ~np.isfinite(frame["rating"].to_numpy())
         problems[bad] = [
