@@ -34,9 +34,15 @@ class ActivationCheckpointing:
 
         Args:
             causal_lm: transformers decoder.
-            recompute: all layers, none, or `auto`, as many as the additional responses need.
+            recompute: all layers, none, or `auto`, as many as the additional responses need, and
+                none in a decoder that does not support it.
+
+        Raises:
+            ValueError: all layers of a decoder that does not support it.
         """
         self._recompute = recompute
+        if recompute == "auto" and not causal_lm.supports_gradient_checkpointing:
+            recompute = False
         if recompute:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
         modules = decoder_of(causal_lm).modules() if recompute else ()

@@ -21,12 +21,8 @@ from torch import Tensor
 from raypo.policy.attention import NAME, use_packed_attention
 from raypo.policy.packed import packed_logps
 from raypo.policy.packing import PackedResponses, pack_responses
-from raypo.policy.tiny_copy import (
-    FIRST_TOKEN,
-    VOCABULARY,
-    length_dependent_rope,
-    tiny_copy,
-)
+from raypo.policy.tiny_copy import length_dependent_rope, tiny_copy
+from raypo.policy.tiny_sizes import FIRST_TOKEN, VOCABULARY
 from raypo.policy.unpacked import unpacked_logps
 
 if TYPE_CHECKING:

@@ -14,101 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
-VOCABULARY = 97
-# Ids below are left to special tokens.
-FIRST_TOKEN = 20
-# Positions that a windowed layer sees back, so that short rows are longer.
-WINDOW = 4
-_HIDDEN, _HEADS, _HEAD_DIM, _LENGTH = 32, 4, 8, 64
+from raypo.policy.tiny_sizes import (
+    FIRST_TOKEN,
+    HEAD_COUNTS,
+    HEAD_DIM,
+    HEADS,
+    HIDDEN,
+    INDEX_LISTS,
+    LAYER_COUNTS,
+    LENGTH,
+    PERIODS,
+    SHARED_HEADS,
+    SIZES,
+    VOCABULARY,
+)
 
-_LAYER_COUNTS = (
-    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks",
-    "decoder_layers", "num_decoder_layers", "encoder_layers", "num_encoder_layers",
-    "num_layers_per_stack",
-)  # fmt: skip
-# Settings that repeat kinds of layers with a period.
-_PERIODS = (
-    "attn_layer_period", "expert_layer_period", "full_attention_interval",
-    "global_attn_every_n_layers", "interleave_moe_layer_step", "decoder_sparse_step",
-    "moe_layer_interval", "moe_layer_freq", "no_rope_layer_interval",
-)  # fmt: skip
-# Settings that list the layers of a kind.
-_INDEX_LISTS = ("hybrid_layer_ids", "full_attn_idxs", "attn_layer_indices")
-# Greatest value of a setting by its name; smaller values stay.
-_SIZES: dict[str, int] = {
-    **dict.fromkeys(
-        ("hidden_size", "d_model", "n_embd", "emb_dim", "embedding_dim", "embedding_size",
-         "word_embed_proj_dim", "input_embedding_size", "output_embedding_size", "lru_width",
-         "backbone_hidden_size", "cross_attention_hidden_size"),
-        _HIDDEN,
-    ),
-    **dict.fromkeys(
-        ("intermediate_size", "ffn_dim", "decoder_ffn_dim", "encoder_ffn_dim", "dff", "dim_ff",
-         "ffn_hidden_size", "intermediate_size_mlp", "dense_intermediate_size", "n_inner",
-         "feed_forward_size", "shared_intermediate_size", "block_ffn_dim"),
-        48,
-    ),
-    **dict.fromkeys(
-        ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size",
-         "moe_shared_expert_intermediate_size", "q_lora_rank", "kv_lora_rank", "o_lora_rank",
-         "hidden_size_per_layer_input", "ple_embed_dim", "router_hidden_size", "adapter_rank",
-         "gated_norm_rank", "hc_lowrank", "block_multiple_of"),
-        16,
-    ),
-    **dict.fromkeys(
-        ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads",
-         "decoder_attention_heads", "encoder_attention_heads", "num_decoder_attention_heads",
-         "num_encoder_attention_heads", "swa_num_attention_heads", "index_n_heads",
-         "linear_num_value_heads", "linear_num_heads"),
-        _HEADS,
-    ),
-    **dict.fromkeys(("linear_num_key_heads", "swa_num_key_value_heads"), 2),
-    **dict.fromkeys(
-        ("head_dim", "global_head_dim", "swa_head_dim", "attention_head_size", "dim_head",
-         "d_head", "kv_channels", "v_head_dim", "swa_v_head_dim", "qk_nope_head_dim",
-         "qk_rope_head_dim", "rotary_dim", "linear_key_head_dim", "linear_value_head_dim",
-         "linear_head_dim", "mamba_d_head", "mamba_head_dim", "mamba_headdim", "d_rel",
-         "mamba_d_state", "ssm_state_size", "state_size", "mamba_dt_rank", "time_step_rank",
-         "mamba_chunk_size", "chunk_size", "mamba_num_heads", "mamba_n_heads", "n_mamba_heads",
-         "compressor_head_dim", "laurel_rank", "number_of_experts_hash"),
-        _HEAD_DIM,
-    ),
-    **dict.fromkeys(
-        ("index_head_dim", "indexer_head_dim", "qk_head_dim", "attention_head_dim"), 16
-    ),
-    "d_inner": 48,
-    "dim_model_base": 8,
-    **dict.fromkeys(
-        ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "index_topk"),
-        4,
-    ),
-    **dict.fromkeys(
-        ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_shared_experts",
-         "n_shared_experts", "moe_num_shared_experts", "n_group", "n_groups", "mamba_n_groups",
-         "mamba_ngroups", "num_expert_group", "index_topk_blocks", "zero_expert_num", "o_groups"),
-        2,
-    ),
-    **dict.fromkeys(
-        ("topk_group", "first_k_dense_replace", "num_dense_layers", "num_nextn_predict_layers"), 1
-    ),
-    **dict.fromkeys(
-        ("sliding_window", "attention_window_size", "attention_chunk_size", "sliding_window_size",
-         "window_size", "local_attention", "keep_window_size", "index_block_size", "block_size"),
-        WINDOW,
-    ),
-    **dict.fromkeys(
-        ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length",
-         "max_target_positions", "position_bias_max_distance"),
-        _LENGTH,
-    ),
-    "mamba_d_ssm": 64,
-    **dict.fromkeys(
-        ("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size", "audio_vocab_size",
-         "ngram_vocab_size_base"),
-        VOCABULARY,
-    ),
-}  # fmt: skip
-_SHARED_HEADS = ("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads")
 # Rotary frequencies of these kinds follow the longest row beyond a number of positions.
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
@@ -159,7 +79,7 @@ def tiny_config(config: Any, rope_limit: int | None = None) -> Any:
             setattr(config, name, None if name == "quantization_config" else {})
     config._attn_implementation = "eager"
     config.dtype = torch.float32
-    _shrink(config, rope_limit or _LENGTH)
+    _shrink(config, rope_limit or LENGTH)
     return config
 
 
@@ -170,12 +90,14 @@ def _shrink(config: Any, rope_limit: int) -> None:
             _shrink(nested, rope_limit)
     values = dict(vars(config))
     _set_layers(config, values)
-    heads = next((values[n] for n in _SIZES if n in _HEAD_COUNTS and values.get(n)), None)
+    heads = next((values[n] for n in SIZES if n in HEAD_COUNTS and values.get(n)), None)
     for name, value in list(vars(config).items()):
-        if name in _SHARED_HEADS and value:
+        if name in SHARED_HEADS and value:
             _set(config, name, _shared_heads(value, heads))
-        elif name in _SIZES:
-            _set(config, name, _at_most(value, _SIZES[name]))
+        elif name in HEAD_COUNTS and value:
+            _set(config, name, _tiny_heads(value))
+        elif name in SIZES:
+            _set(config, name, _at_most(value, SIZES[name]))
         elif _is_token(name):
             _set(config, name, _token(value))
     _keep_ratios(config, sizes)
@@ -186,12 +108,9 @@ def _keep_ratios(config: Any, before: dict[str, Any]) -> None:
     """Sizes that have to be multiples of the hidden size."""
     if before.get("attention_hidden_size"):  # Zamba, RWKV
         times = before["attention_hidden_size"] // before["hidden_size"]
-        _set(config, "attention_hidden_size", times * _HIDDEN)
+        _set(config, "attention_hidden_size", times * HIDDEN)
     if {"expand", "num_heads", "head_dim"} <= before.keys():  # Mamba 2
-        _set(config, "num_heads", config.expand * _HIDDEN // _HEAD_DIM)
-
-
-_HEAD_COUNTS = ("num_attention_heads", "n_head", "n_heads")
+        _set(config, "num_heads", config.expand * HIDDEN // HEAD_DIM)
 
 
 def _set(config: Any, name: str, value: Any) -> None:
@@ -202,17 +121,23 @@ def _set(config: Any, name: str, value: Any) -> None:
 def _at_most(value: Any, limit: int) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_at_most(one, limit) for one in value)
-    is_size = isinstance(value, int) and not isinstance(value, bool)
-    return min(value, limit) if is_size else value
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        return value
+    return limit if limit in (HIDDEN, VOCABULARY) else min(value, limit)
 
 
-def _shared_heads(value: Any, heads: int | None) -> Any:
+def _tiny_heads(value: Any) -> Any:
+    """A power of two, which divides the hidden size."""
+    if isinstance(value, list | tuple):
+        return type(value)(_tiny_heads(one) for one in value)
+    return 1 if value == 1 else 2 if value < HEADS else HEADS
+
+
+def _shared_heads(value: Any, heads: Any) -> Any:
+    """Heads of keys and values: as many as those of queries, one, or a number between."""
     if isinstance(value, list | tuple):
         return type(value)(_shared_heads(one, heads) for one in value)
-    if value == heads:
-        return min(value, _HEADS)
-    # Some query heads share a key, as before; 2 divides the 4 query heads that are left.
-    return 1 if value == 1 or (heads or _HEADS) < _HEADS else 2
+    return 1 if value == 1 else _tiny_heads(heads) if value == heads else 2
 
 
 def _is_token(name: str) -> bool:
@@ -227,7 +152,7 @@ def _token(value: Any) -> Any:
 
 def _set_layers(config: Any, values: dict[str, Any]) -> None:
     """Each kind of layer twice; lists with a value per layer are cut alike."""
-    counts = [name for name in _LAYER_COUNTS if isinstance(values.get(name), int)]
+    counts = [name for name in LAYER_COUNTS if isinstance(values.get(name), int)]
     if not counts:
         return
     old = values[counts[0]]
@@ -236,7 +161,7 @@ def _set_layers(config: Any, values: dict[str, Any]) -> None:
         for name, value in values.items()
         if isinstance(value, list | tuple) and len(value) == old and _is_per_layer(name)
     }
-    index_lists = [name for name in _INDEX_LISTS if values.get(name)]
+    index_lists = [name for name in INDEX_LISTS if values.get(name)]
     # Settings of single layers (Gemma 4).
     spec = values.get("_heterogeneity_spec")
     of_layers = [spec.per_layer_overrides.get(i, {}) for i in range(old)] if spec else []
@@ -246,7 +171,7 @@ def _set_layers(config: Any, values: dict[str, Any]) -> None:
         *([of_layers] if spec else []),
     ]
     kinds = _first_occurrences(zip(*columns, strict=True)) if columns else [0]
-    periods = [values[name] for name in _PERIODS if isinstance(values.get(name), int)]
+    periods = [values[name] for name in PERIODS if isinstance(values.get(name), int)]
     period = min(max([*periods, 1]), 8)
     layers = (kinds * 2) if len(kinds) >= period or columns else kinds * (2 * period)
     for name, value in lists.items():
@@ -257,7 +182,7 @@ def _set_layers(config: Any, values: dict[str, Any]) -> None:
         _set(config, "_heterogeneity_spec", None)
         config.per_layer_config = {
             index: {
-                name: _at_most(value, _SIZES.get(name, value))
+                name: _at_most(value, SIZES.get(name, value))
                 for name, value in of_layers[layer].items()
             }
             for index, layer in enumerate(layers)
@@ -290,7 +215,7 @@ def _ropes(config: Any) -> list[dict[str, Any]]:
 
 
 def _shrink_rope(config: Any, rope_limit: int) -> None:
-    head_dim = vars(config).get("head_dim") or _HEAD_DIM
+    head_dim = vars(config).get("head_dim") or HEAD_DIM
     for rope in _ropes(config):
         half = int(head_dim * rope.get("partial_rotary_factor", 1.0)) // 2
         for name, value in rope.items():

@@ -104,7 +104,7 @@ def test_log_probs_are_those_of_plain_logits_or_refused(model_type, caplog, monk
             with pytest.raises(ValueError, match="cannot be used: "):
                 PackedPolicy(model)
             return
-        policy = PackedPolicy(model)
+        policy = PackedPolicy(model, recompute="auto")
     warned = [record for record in caplog.records if "own copy of the prompt" in record.message]
     assert bool(warned) == (expected == "unpacked")
     packed = pack_responses(prompts, responses, pad_token_id=0, token_budget=40)
