@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from raypo.config import InputError
 from raypo.evaluation.metrics import hit_at, target_ranks
 
 
@@ -112,6 +113,19 @@ def recommended(predictions: pd.DataFrame, mode: str, length_normalised: bool) -
 
 
 def _ranking(predictions: pd.DataFrame, scores: np.ndarray) -> Ranking:
+    """The ranking by these scores.
+
+    Raises:
+        InputError: a score is no finite number. Comparisons with not-a-number are false, which
+            would put such a target first.
+    """
+    wrong = np.argwhere(~np.isfinite(scores))
+    if len(wrong):
+        row, position = (int(one) for one in wrong[0])
+        raise InputError(
+            f"predictions of row {predictions['row'].iloc[row]}: the score of candidate {position} "
+            f"is {scores[row, position]}, expected a finite number"
+        )
     candidates = np.stack(predictions["candidates"].to_list())
     targets = (candidates == predictions["target"].to_numpy()[:, None]).argmax(axis=1)
     return Ranking(scores, candidates, targets)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+_ROUNDING = 1e-3  # a certain token may come out slightly above probability 1
 
 
 class VllmScorer:
@@ -25,7 +28,10 @@ class VllmScorer:
         self._engine = start_engine(model_folder, dtype, max_model_len, kv_cache_gib)
 
     def __call__(
-        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[Sequence[int]]],
+        names: Sequence[str] | None = None,
     ) -> list[list[float]]:
         """Summed log-probs, [users][responses].
 
@@ -34,28 +40,60 @@ class VllmScorer:
         Args:
             prompts: token ids of each user.
             responses: token ids of each user's candidates.
+            names: of the users, for errors; None counts them.
+
+        Raises:
+            RuntimeError: vLLM gave no log-prob of a token; the message names the user.
         """
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
 
         cached = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-        alone = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
-        self._engine.generate(alone, cached, use_tqdm=False)
-        # Without the last two, vLLM recomputes the prompt and fails at cached positions.
-        scored = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            prompt_logprobs=0,
-            detokenize=False,
-            skip_reading_prefix_cache=False,
-        )
-        complete = [
-            TokensPrompt(prompt_token_ids=[*prompt, *answer])
+        self._engine.generate([_tokens(prompt) for prompt in prompts], cached, use_tqdm=False)
+        pairs = [
+            (prompt, answer)
             for prompt, answers in zip(prompts, responses, strict=True)
             for answer in answers
         ]
-        outputs = iter(self._engine.generate(complete, scored, use_tqdm=False))
-        return [[_sum(next(outputs), answer) for answer in answers] for answers in responses]
+        outputs = iter(self._outputs(pairs))
+        labels = names or [f"prompt {number}" for number in range(len(prompts))]
+        sums = []
+        for label, answers in zip(labels, responses, strict=True):
+            sums.append(
+                [
+                    sum_logprobs(
+                        next(outputs).prompt_logprobs, answer, f"{label}, response {number}"
+                    )
+                    for number, answer in enumerate(answers)
+                ]
+            )
+        return sums
+
+    def _outputs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Any]:
+        """Outputs of each (prompt, answer), with log-probs of all the answer's tokens.
+
+        vLLM has no log-probs of tokens whose predecessors it reads from the cache: it leaves
+        whatever the memory held there. Cached blocks may reach into an answer that was scored
+        before or that begins like another one; such answers are computed again without the cache.
+        """
+        outputs = self._engine.generate(
+            [_tokens(prompt, answer) for prompt, answer in pairs],
+            _scoring(read_cache=True),
+            use_tqdm=False,
+        )
+        again = [
+            number
+            for number, ((prompt, _), output) in enumerate(zip(pairs, outputs, strict=True))
+            if output.num_cached_tokens is None or output.num_cached_tokens >= len(prompt)
+        ]
+        if again:
+            complete = self._engine.generate(
+                [_tokens(*pairs[number]) for number in again],
+                _scoring(read_cache=False),
+                use_tqdm=False,
+            )
+            for number, output in zip(again, complete, strict=True):
+                outputs[number] = output
+        return list(outputs)
 
     def close(self) -> None:
         """End the engine's process."""
@@ -105,7 +143,6 @@ class VllmAnswers:
             choices: texts of each prompt that constrain its answer; None does not constrain.
         """
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
         from vllm.sampling_params import StructuredOutputsParams
 
         def sampling(index: int) -> SamplingParams:
@@ -117,7 +154,7 @@ class VllmAnswers:
             )
 
         outputs = self._engine.generate(
-            [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
+            [_tokens(prompt) for prompt in prompts],
             [sampling(index) for index in range(len(prompts))],
             lora_request=self._request,
             use_tqdm=False,
@@ -155,6 +192,56 @@ def end_engine(engine: Any) -> None:
     engine.llm_engine.engine_core.shutdown()
 
 
-def _sum(output: Any, answer: Sequence[int]) -> float:
-    rows = output.prompt_logprobs[-len(answer) :]
-    return float(sum(row[token].logprob for row, token in zip(rows, answer, strict=True)))
+def _tokens(*parts: Sequence[int]) -> Any:
+    """A request of vLLM for these tokens."""
+    from vllm.inputs import TokensPrompt
+
+    return TokensPrompt(prompt_token_ids=[token for part in parts for token in part])
+
+
+def _scoring(read_cache: bool) -> Any:
+    """Sampling parameters that ask for the log-prob of every token of a request."""
+    from vllm import SamplingParams
+
+    # detokenize: tokens of positions that are read from the cache are no valid ids.
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=0,
+        detokenize=False,
+        skip_reading_prefix_cache=not read_cache,
+    )
+
+
+def sum_logprobs(
+    entries: Sequence[Mapping[int, Any] | None] | None, answer: Sequence[int], name: str
+) -> float:
+    """Summed log-prob of an answer, from vLLM's `prompt_logprobs` of prompt + answer.
+
+    Args:
+        entries: `Logprob` by token id, of each token. One of vLLM's two model runners leaves out
+            the tokens that it read from the cache, so positions count from the end.
+        answer: token ids.
+        name: of the answer, for errors.
+
+    Raises:
+        RuntimeError: an entry is missing, of another token, or no log-probability.
+    """
+    given = list(entries or [])[-len(answer) :]
+    if len(given) != len(answer):
+        raise RuntimeError(
+            f"{name}: vLLM gave log-probs of {len(given)} of its {len(answer)} tokens"
+        )
+    total = 0.0
+    for position, (token, entry) in enumerate(zip(answer, given, strict=True)):
+        if entry is None or token not in entry:
+            others = "nothing" if entry is None else f"token {', '.join(map(str, entry))}"
+            raise RuntimeError(
+                f"{name}: expected a log-prob of token {token} at position {position}, but vLLM "
+                f"gave one of {others}"
+            )
+        value = float(entry[token].logprob)
+        if not (math.isfinite(value) and value <= _ROUNDING):
+            raise RuntimeError(f"{name}: log-prob {value} of token {token}")
+        total += value
+    return total

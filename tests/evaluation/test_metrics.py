@@ -13,6 +13,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from raypo.config import InputError
 from raypo.evaluation.answer_parsing import match_answer, match_exactly
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.calibration import calibrate
@@ -373,3 +374,18 @@ def test_predictions_of_an_earlier_version_are_read(tmp_path):
     read = read_predictions(tmp_path)
     assert "order_logps" not in read
     assert [list(one) for one in read["permutation_logps"].iloc[3]] == [[0.5, -1.0, 2.0]] * 2
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("position", [0, 2])
+def test_scores_that_are_no_numbers_are_an_error_not_a_hit(wrong, position):
+    predictions = empty_predictions(rows(2))
+    scores = [-1.0, -2.0, -3.0]
+    scores[position] = wrong
+    predictions["logps"] = [[-1.0, -2.0, -3.0], scores]
+    with pytest.raises(InputError, match=f"row 1: the score of candidate {position} is .*finite"):
+        summarise(predictions, POPULARITY, options())
+    predictions["permutation_logps"] = predictions["logps"].map(lambda one: [one])
+    predictions["logps"] = [[-1.0, -2.0, -3.0]] * 2
+    with pytest.raises(InputError, match="row 1"):
+        summarise(predictions, POPULARITY, options())

@@ -41,6 +41,7 @@ def score(
     if config.kind == "packed":
         arguments: tuple[Any, ...] = (models, config.batch_size)
         _run_pool(_PackedScorer, arguments, missing, config, batch, progress)
+        _refuse_missing(batch)
         return
     # One engine per model: vLLM's prompt_logprobs fails with adapters on CPU.
     for name, folder in models.adapters.items():
@@ -49,6 +50,7 @@ def score(
             merged = merged_model(models.policy, models.folder, folder)
             arguments = (merged, models.policy.dtype, models.encoder, config)
             _run_pool(_VllmScorer, arguments, own, config, batch, progress)
+    _refuse_missing(batch)
 
 
 def _run_pool(
@@ -77,6 +79,16 @@ def _run_pool(
         progress(len(batch.store), len(batch.requests), "rows scored")
 
 
+def _refuse_missing(batch: RequestBatch) -> None:
+    missing = batch.store.missing(batch.requests)
+    if len(missing):
+        first = missing.iloc[0]
+        raise RuntimeError(
+            f"the scorers returned {len(missing)} of {len(batch.requests)} requests without an "
+            f"answer; the first is row {first['row']} of model {first['name']!r}"
+        )
+
+
 def _encoded(encoder: Encoder, requests: pd.DataFrame) -> EncodedUsers:
     return encoder.encode(requests["history"], requests["candidates"])
 
@@ -84,7 +96,19 @@ def _encoded(encoder: Encoder, requests: pd.DataFrame) -> EncodedUsers:
 def _answers(
     requests: pd.DataFrame, logps: np.ndarray, responses: list[list[list[int]]]
 ) -> pd.DataFrame:
+    """The answers to requests, in their order.
+
+    Raises:
+        RuntimeError: a log-prob is not a number; metrics would rank it somewhere nevertheless.
+    """
     answers = requests[["name", "row", "permutation"]].reset_index(drop=True)
+    for request, own in zip(answers.itertuples(), logps, strict=True):
+        if not np.isfinite(own).all():
+            position = int(np.argmin(np.isfinite(own)))
+            raise RuntimeError(
+                f"model {request.name!r}, row {request.row}: the log-prob of candidate {position} "
+                f"is {own[position]}; the weights or their precision are broken"
+            )
     answers["logps"] = [np.asarray(row, dtype=np.float64) for row in logps]
     answers["lengths"] = [np.array([len(tokens) for tokens in own]) for own in responses]
     return answers
@@ -121,5 +145,9 @@ class _VllmScorer:
 
     def __call__(self, requests: pd.DataFrame) -> pd.DataFrame:
         users = _encoded(self._encoder, requests)
-        logps = np.array(self._engine(users.prompts, users.responses))
+        names = [
+            f"model {name!r}, row {row}"
+            for name, row in zip(requests["name"], requests["row"], strict=True)
+        ]
+        logps = np.array(self._engine(users.prompts, users.responses, names))
         return _answers(requests, logps, users.responses)
