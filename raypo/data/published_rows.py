@@ -13,8 +13,7 @@ from typing import Any
 from raypo.config import ImportConfig, InputError
 from raypo.data.joined_titles import JoinedTitles
 from raypo.data.readers import RejectedRows
-
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+from raypo.data.readers.sources import refuse_utf16
 
 
 @dataclass(frozen=True)
@@ -167,10 +166,7 @@ def _text(path: Path) -> str:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if content.startswith(_UTF16):
-        raise InputError(
-            f"{path}: is UTF-16, expected UTF-8; convert it (iconv -f utf-16 -t utf-8)"
-        )
+    refuse_utf16(content[:2], str(path))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -292,6 +292,22 @@ def test_a_log_that_mixes_units_is_refused_at_the_row(
     assert rejected.count == 1
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.inter", "log.jsonl", "log.jsonl.gz"])
+def test_files_of_utf16_are_refused(tmp_path: Path, name: str) -> None:
+    content = INTER.encode("utf-16")
+    source = write(tmp_path, gzip.compress(content) if name.endswith(".gz") else content, name)
+    with pytest.raises(InputError, match=f"{name}: is UTF-16, expected UTF-8; convert it"):
+        log_of(source)
+
+
+@pytest.mark.parametrize("depth", [600, 900, 940, 980, 100_000])
+def test_deeply_nested_values_are_rejected(tmp_path: Path, depth: int) -> None:
+    line = '{"user_id": ' + "[" * depth + "]" * depth + ', "item_id": "i", "timestamp": 1}\n'
+    rejected = RejectedRows("quarantine")
+    log_of(write(tmp_path, line, "log.jsonl"), rejected)
+    assert [row.line for row in rejected.rows] == [1]
+
+
 def test_time_patterns_and_an_invalid_format(tmp_path: Path) -> None:
     assert parse_times(pd.Series(["2.1.1970 01:00", "x"]), "%d.%m.%Y %H:%M").tolist()[0] == 90000
     source = write(tmp_path, INTER + "u\ti\t1\t1\n")
