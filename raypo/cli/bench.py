@@ -169,6 +169,23 @@ def data_preparation(
     show(rows, output)
 
 
+@bench_app.command("rows")
+def training_rows(
+    rows: Annotated[str, typer.Option(help="training rows, by comma")] = "1000000,5000000,20000000",
+    folder: Annotated[
+        Path | None, typer.Option(help="where the rows are written; otherwise a temporary folder")
+    ] = None,
+    output: Output = None,
+) -> None:
+    """Seconds until a rank's first batch, and its memory, by number of training rows."""
+    from raypo.bench.rows import bench_rows
+
+    counts = whole_numbers("--rows", rows)
+    with progress_bar("rows") as progress:
+        measured = bench_rows(counts, folder, progress)
+    show(measured, output)
+
+
 @bench_app.command("cost")
 def cost(
     runs: Annotated[list[str], typer.Argument(help="folders of sft, align, evaluate or pipelines")],

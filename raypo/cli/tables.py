@@ -12,6 +12,7 @@ from rich.text import Text
 
 from raypo.audit import Audit
 from raypo.config import Paper
+from raypo.data.readers.times import UNITS
 from raypo.data.statistics import statistics_table
 from raypo.evaluation.search_report.trials import SCORE, format_value, short_names
 from raypo.objectives import available_objectives
@@ -84,6 +85,9 @@ def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
     options = info["options"]
     splits = ", ".join(f"{info['counts'][name]:,} {name}" for name in _SPLITS)
     table.caption = f"rows: {splits}; {options['candidates']} candidates"
+    unit = info.get("options", {}).get("time_format")
+    if unit in UNITS and unit != "seconds":
+        table.caption += f"; times in {unit}, converted to seconds"
     quarantined = info["counts"].get("quarantined")
     if quarantined:
         table.caption += f"; {quarantined:,} unusable rows in quarantine.jsonl"
