@@ -118,7 +118,7 @@ class PrepareConfig(PrepareSettings):
 
 
 class ImportConfig(BaseConfig):
-    """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
+    """`raypo data import`: files as S-DPO publishes them, rows and candidates unchanged."""
 
     train: LocalPath | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Published S-DPO/LLaRA files to a prepared data set, candidates as published."""
+"""Files as S-DPO publishes them to a prepared data set, candidates as published."""
 
 from __future__ import annotations
 
