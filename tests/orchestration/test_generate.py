@@ -158,6 +158,24 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
         assert said == greedy(models["one"][1], prompt, encoder, 6)
 
 
+def test_a_request_that_an_engine_refuses_is_an_error_of_its_row_alone(
+    tmp_path, model_folder, encoder
+):
+    from raypo.orchestration.inference.generate import generate
+
+    requests = make_requests(["base"], rows=4)
+    lengths = [len(encoder.prompt(*user)) for user in requests[["history", "candidates"]].values]
+    requests.at[1, "history"] = list(range(8)) * 20
+    config = CONFIG.model_copy(update={"max_model_len": max(lengths) + 10, "batch_size": 4})
+    requested = batch("generate", requests, tmp_path)
+    served = LanguageModels(model_folder, {"base": None}, POLICY, encoder)
+    generate([requested], served, config, no_progress)
+    requested.store.close()
+    assert requested.store.frame()["row"].tolist() == [0, 2, 3]
+    assert set(requested.errors) == {("base", 1)}
+    assert "maximum context length" in requested.errors["base", 1]
+
+
 def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
     from raypo.orchestration.inference.score import score
 

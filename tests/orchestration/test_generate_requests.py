@@ -41,12 +41,13 @@ def batch(folder, names, mode="generate"):
 
 @pytest.fixture
 def pool(monkeypatch):
-    """Engines that record their starts and fail `failures[name, row]` times."""
+    """Engines that record their starts, fail `failures[name, row]` times and lose `lost`."""
     from raypo.orchestration.inference import generate
 
     class Pool:
         def __init__(self):
             self.failures = {}
+            self.lost = set()
             self.starts = []
             self.generate = generate.generate
 
@@ -56,11 +57,11 @@ def pool(monkeypatch):
                 key = request["name"], request["row"]
                 failing = self.failures.get(key, 0)
                 self.failures[key] = failing - 1
-                error = "engine died" if failing > 0 else None
-                yield generate._answer(
-                    request
-                    | {"__inference_error__": error, "generated_text": f"\n{request['model']}\n?"}
-                )
+                if failing > 0:  # Ray does not postprocess what failed
+                    yield request | {"__inference_error__": "engine died"}
+                elif key not in self.lost:
+                    text = {"generated_text": f"\n{request['model']}\n?"}
+                    yield generate._answer(request | text) | {"__inference_error__": ""}
 
     fake = Pool()
     monkeypatch.setattr(generate, "_run_pool", fake.run)
@@ -74,6 +75,15 @@ def test_a_failed_request_is_repeated_once(tmp_path, pool):
     assert pool.starts == [(["base"], 2), (["base"], 2)]
     assert requests.errors == {("base", 1): "engine died"}
     assert requests.store.frame()["answer"].tolist() == ["/base"]
+    requests.store.close()
+
+
+def test_a_request_that_never_comes_back_is_repeated_and_then_an_error(tmp_path, pool):
+    pool.lost = {("base", 1)}
+    requests = batch(tmp_path, ["base"])
+    pool.generate([requests], language_models({"base": None}), EngineConfig(), no_progress)
+    assert pool.starts == [(["base"], 2), (["base"], 1)]
+    assert requests.errors == {("base", 1): "the engines returned no answer"}
     requests.store.close()
 
 

@@ -53,11 +53,23 @@ def generate(
             if len(missing):
                 note = "starting engines" if attempt == 0 else "repeating failed requests"
                 _report(batches, progress, note)
-                for answer in _run_pool(missing, pool, config):
-                    _store(answer, batches)
+                for output in _run_pool(missing, pool, config):
+                    _store(output, batches)
                     _report(batches, progress, "answers")
+        for batch in batches:
+            _mark_lost(batch)
         if not any(batch.errors for batch in batches):
             break
+
+
+def _mark_lost(batch: RequestBatch) -> None:
+    """Give an error to requests that came back neither with an answer nor with an error.
+
+    Without one their rows would look like rows that were never requested.
+    """
+    missing = batch.store.missing(batch.requests)
+    for name, row in zip(missing["name"], missing["row"], strict=True):
+        batch.errors.setdefault((str(name), int(row)), "the engines returned no answer")
 
 
 def _pools(models: LanguageModels, config: EngineConfig) -> list[LanguageModels]:
@@ -132,24 +144,31 @@ def _run_pool(
 
 
 def _answer(row: dict[str, Any]) -> dict[str, Any]:
-    error = row.get("__inference_error__") or None
+    """The answer to a request that did not fail; Ray calls it for no other."""
     return {
         "batch": int(row["batch"]),
         "name": row["name"],
         "row": int(row["row"]),
         "permutation": int(row["permutation"]),
-        "answer": None if error else first_line(str(row["generated_text"])),
-        "tokens": 0 if error else int(row.get("num_generated_tokens") or 0),
-        "error": error,
+        "text": row["generated_text"],
+        "tokens": int(row.get("num_generated_tokens") or 0),
     }
 
 
-def _store(answer: dict[str, Any], batches: Sequence[RequestBatch]) -> None:
-    batch, error = batches[answer.pop("batch")], answer.pop("error")
-    if error is None:
-        batch.store.add(answer)
-    else:
-        batch.errors[answer["name"], answer["row"]] = error
+def _store(output: dict[str, Any], batches: Sequence[RequestBatch]) -> None:
+    """Store an answer or an error.
+
+    A failed request comes with the engine's columns and its error. In a block with others it has
+    their columns too, without values.
+    """
+    batch = batches[int(output["batch"])]
+    name, row, text = str(output["name"]), int(output["row"]), output.get("text")
+    error = output.get("__inference_error__")
+    if error or not isinstance(text, str):
+        batch.errors[name, row] = str(error or "the engine returned no text")
+        return
+    key = {"name": name, "row": row, "permutation": int(output["permutation"])}
+    batch.store.add(key | {"answer": first_line(text), "tokens": int(output["tokens"])})
 
 
 def _report(batches: Sequence[RequestBatch], progress: Progress, note: str) -> None:
