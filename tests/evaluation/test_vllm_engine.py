@@ -1,6 +1,8 @@
 """Log-probs of vLLM's prompt tokens are the policy's own, whatever its prefix cache holds."""
 
+import gc
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +32,10 @@ def scorer(model_folder):
     scorer = VllmScorer(model_folder, "float32", max_model_len=512, kv_cache_gib=1)
     yield scorer
     scorer.close()
+    del scorer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # vLLM leaves its sockets to the collector
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
