@@ -15,7 +15,7 @@ from raypo.evaluation.answer_parsing import ModeAnswers
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.cost import InferenceCost, inference_cost
 from raypo.evaluation.elapsed_time import ElapsedTime
-from raypo.evaluation.greedy_check import GreedyCheck, check_greedy
+from raypo.evaluation.greedy_check import GreedyCheck
 from raypo.evaluation.models import Baseline, LanguageModels
 from raypo.evaluation.record import InferenceRecord
 from raypo.evaluation.requests import Mode, RequestBatch, Requests
@@ -140,6 +140,9 @@ def _check_generated(
 ) -> dict[str, GreedyCheck]:
     if "generate" not in requests or not options.num_greedy_checks:
         return {}
+    from raypo.orchestration.inference.policy_tasks import check_answers
+
     generated: pd.DataFrame = answers["generate"].frame
-    num_checks, max_new_tokens = options.num_greedy_checks, options.engine.max_new_tokens
-    return check_greedy(requests["generate"], generated, models, num_checks, max_new_tokens)
+    return check_answers(
+        requests["generate"], generated, models, options.num_greedy_checks, options.engine
+    )
