@@ -20,7 +20,7 @@ class InferenceRecord:
 
     Attributes:
         cost: of each mode.
-        cut_prompts: prompts that lost history items to fit.
+        cut_prompts: rows whose prompt lost history items to fit.
         greedy_checks: by model name; empty where none was made.
     """
 

@@ -59,7 +59,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(
-    hits: Sequence[np.ndarray], baseline: np.ndarray, num_bootstrap: int, seed: int
+    hits: Sequence[np.ndarray],
+    baseline: np.ndarray,
+    num_bootstrap: int,
+    seed: int,
+    users: np.ndarray | None = None,
 ) -> list[Comparison]:
     """Each model compared with the baseline, corrected for the number of models.
 
@@ -67,13 +71,15 @@ def compare(
         hits: of each model, `row_hits` [n]: the chance of a hit, between 0 and 1 where candidates
             tie.
         baseline: likewise of the model that they are compared with.
-        num_bootstrap: resamples of the paired bootstrap, which draws rows.
+        num_bootstrap: resamples of the paired bootstrap, which draws users.
         seed: of the resamples.
+        users: of the rows, [n]; None is a user for each row. McNemar's test takes rows as
+            independent whatever their users.
     """
     p_values = [mcnemar_exact(own > 0.5, baseline > 0.5) for own in hits]
     compared = []
     for own, p_value, adjusted in zip(hits, p_values, holm(p_values), strict=True):
-        low, high = bootstrap_interval(own - baseline, num_bootstrap, seed)
+        low, high = bootstrap_interval(own - baseline, num_bootstrap, seed, users=users)
         compared.append(
             Comparison(
                 float((own - baseline).mean()),

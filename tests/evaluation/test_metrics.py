@@ -150,6 +150,24 @@ def test_bootstrap_interval_is_near_the_normal_one_and_repeats():
     assert bootstrap_interval(values, 4000, seed=1) == (low, high)
 
 
+def test_intervals_draw_users_with_all_their_rows():
+    generator = np.random.default_rng(0)
+    one_each = generator.random(200)
+    copies, users = np.repeat(one_each, 5), np.repeat(np.arange(200), 5)
+    expected = bootstrap_interval(one_each, 500, seed=1)
+    assert bootstrap_interval(copies, 500, seed=1, users=users) == pytest.approx(expected)
+    assert bootstrap_interval(one_each, 500, seed=1, users=np.arange(200)) == expected
+    low, high = bootstrap_interval(copies, 500, seed=1)
+    assert high - low < (expected[1] - expected[0]) / 2  # five copies are not five times the users
+    predictions = empty_predictions(rows(8)).assign(user_id=[0] * 4 + [1] * 4)
+    predictions["logps"] = [[-1.0, -2.0, -3.0]] * 4 + [[-2.0, -1.0, -3.0]] * 4
+    likelihood = summarise(predictions, POPULARITY, options())["likelihood"]
+    assert likelihood["intervals"]["HitRatio@1"] == [0, 1]  # one of two users
+    assert (
+        compare([np.repeat([1.0, 0], 4)], np.zeros(8), 50, 0, predictions["user_id"])[0].high == 1
+    )
+
+
 def test_predictions_round_trip(tmp_path):
     predictions = empty_predictions(rows())
     predictions["answer"] = ["Amélie", None, "", "🎬"]
@@ -176,14 +194,16 @@ def test_heuristic_baselines_score_the_candidates():
         ("Alien 3", 1),
         (' "alien 3." ', 1),
         ("ALIEN", 0),
-        ("I would say Heat.", None),  # more than the title
+        ("Heat!", 4),
+        ("heat!", None),  # normalised it is both titles
+        ("I would say Fin.", None),  # more than the title
         ("\N{LATIN SMALL LIGATURE FI}n", 3),  # compatibility form
         ("", None),
         (".", None),
     ],
 )
 def test_exact_matching_takes_the_answer_that_is_a_title(answer, found):
-    assert match_exactly(answer, ["Alien", "Alien 3", "Heat", "Fin"]) == found
+    assert match_exactly(answer, ["Alien", "Alien 3", "Heat", "Fin", "Heat!"]) == found
 
 
 def test_a_title_of_punctuation_alone_can_be_matched():
@@ -337,8 +357,9 @@ def test_a_failed_constrained_row_stays_in_the_denominator():
     predictions = empty_predictions(rows())
     predictions["constrained"] = ["a", "b", "c", None]
     predictions["constrained_item"] = pd.array([2, 2, 2, None], dtype="Int64")
-    predictions["error"] = [None, None, None, "engine died"]
+    predictions["constrained_error"] = [None, None, None, "engine died"]
     summary = summarise(predictions, POPULARITY, options())
+    assert set(summary) == {"constrained"}  # nothing was generated freely
     assert summary["constrained"]["HitRatio@1"] == 0.75
     assert summary["constrained"]["ValidRatio"] == 0.75
 
@@ -370,9 +391,14 @@ def test_predictions_of_an_earlier_version_are_read(tmp_path):
     predictions["permutation_logps"] = [[[0.5, -1.0, 2.0]] * 2] * 4
     write_predictions(tmp_path, predictions)
     file = tmp_path / "predictions.parquet"
-    pd.read_parquet(file).rename(columns={"permutation_logps": "order_logps"}).to_parquet(file)
+    earlier = pd.read_parquet(file).rename(columns={"permutation_logps": "order_logps"})
+    earlier = earlier.drop(columns="constrained_error")
+    earlier["constrained"] = ["a", "b", "c", None]
+    earlier["error"] = [None, None, "engine died", "engine died"]
+    earlier.to_parquet(file)
     read = read_predictions(tmp_path)
     assert "order_logps" not in read
+    assert read["constrained_error"].isna().tolist() == [True, True, True, False]
     assert [list(one) for one in read["permutation_logps"].iloc[3]] == [[0.5, -1.0, 2.0]] * 2
 
 

@@ -13,7 +13,7 @@ import ray.data  # noqa: F401  sets up its loggers on import, which connect() th
 from raypo.config import EngineConfig, ScorerConfig
 from raypo.evaluation.answer_parsing import ModeAnswers
 from raypo.evaluation.answer_store import AnswerStore
-from raypo.evaluation.cost import InferenceCost, inference_cost
+from raypo.evaluation.cost import InferenceCost, count_cut_prompts, inference_cost
 from raypo.evaluation.elapsed_time import ElapsedTime
 from raypo.evaluation.greedy_check import GreedyCheck
 from raypo.evaluation.models import Baseline, LanguageModels
@@ -78,7 +78,7 @@ def run_inference(
             frame = batch.store.frame()
             answers[batch.mode] = ModeAnswers(frame, batch.errors)
             cost[batch.mode] = inference_cost(batch.requests, frame, models.encoder, seconds)
-    cut_prompts = models.encoder.cut_prompts  # the greedy check cuts the same prompts again
+    cut_prompts = count_cut_prompts(requests, models.encoder)
     checks = _check_generated(requests, answers, models, options)
     return InferenceResult(answers, InferenceRecord(cost, cut_prompts, checks))
 
