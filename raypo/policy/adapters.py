@@ -92,6 +92,12 @@ def check_adapter(folder: Path) -> None:
             raise InputError(f"{folder}: not an adapter folder, {name} is missing")
 
 
+def adapter_hash(folder: Path) -> str:
+    """Hash of an adapter's configuration and weights."""
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    return value_hash([file_hash(folder / name) for name in names])
+
+
 def save_adapter(
     model: peft.PeftModel, folder: Path, weights: Mapping[str, Tensor] | None = None
 ) -> None:
