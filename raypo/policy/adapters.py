@@ -193,8 +193,8 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
     import peft
 
     check_adapter(adapter)
-    weights = file_hash(adapter / "adapter_model.safetensors")
-    key = value_hash([str(model_folder.resolve()), weights, config.dtype])
+    base = [str(model_folder.resolve()), _file_stamps(model_folder)]
+    key = value_hash([base, adapter_hash(adapter), config.dtype, config.quantisation])
     folder = cache_folder() / "merged" / key[:16]
     if folder.exists():
         return folder
@@ -207,6 +207,12 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
         if not folder.exists():
             temporary.rename(folder)
     return folder
+
+
+def _file_stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a folder's files: weights may be too large to hash at every start."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
