@@ -89,9 +89,12 @@ class Encoder:
         return list(self.tokenizer(text).input_ids)
 
     def longest_response(self) -> int:
-        """Number of tokens of the longest title, among the hundred with the most characters."""
-        by_characters = sorted(range(len(self.titles)), key=lambda item: -len(self.titles[item]))
-        return max(len(self.response(item)) for item in by_characters[:100])
+        """Number of tokens of the longest title, among the hundred with the most bytes.
+
+        A character outside a tokenizer's own script may take as many tokens as bytes.
+        """
+        by_size = sorted(range(len(self.titles)), key=lambda item: -len(self.titles[item].encode()))
+        return max(len(self.response(item)) for item in by_size[:100])
 
     def response(self, item: int) -> list[int]:
         """Token ids of the item's title as an answer, end-of-sequence included."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from raypo.evaluation.candidate_permutations import unpermute
 from raypo.evaluation.predictions import empty_predictions
+from raypo.evaluation.ranking import TEXT_COLUMNS
 from raypo.evaluation.requests import Mode
 
 # Straight quotes, and curly ones by number: they are hard to tell apart on a screen.
@@ -75,10 +76,10 @@ class AnswerParser:
         self, predictions: pd.DataFrame, mode: Mode, answers: pd.DataFrame, errors: dict[int, str]
     ) -> None:
         texts = dict(zip(answers["row"], answers["answer"], strict=True)) if len(answers) else {}
-        column = "answer" if mode == "generate" else "constrained"
+        columns = TEXT_COLUMNS[mode]
+        column = columns.text
         predictions[column] = predictions["row"].map(texts).astype(object)
-        failed = predictions["row"].map(errors.get)
-        predictions["error"] = predictions["error"].where(predictions["error"].notna(), failed)
+        predictions[columns.error] = predictions["row"].map(errors.get).astype(object)
         if mode == "generate":
             predictions["answer_item"] = self._items(predictions, column, match_answer)
             predictions["exact_item"] = self._items(predictions, column, match_exactly)
@@ -137,7 +138,8 @@ def match_answer(answer: str, titles: Sequence[str]) -> int | None:
 def match_exactly(answer: str, titles: Sequence[str]) -> int | None:
     """The candidate whose title equals the answer.
 
-    Both are normalised: Unicode's compatibility form, case, white space, and quotes or full stops
+    A title that equals the answer as it is comes first: "Help!" is not "Help". Otherwise both are
+    normalised: Unicode's compatibility form, case, white space, and quotes or full stops
     around them. A title inside another one does no harm; a sentence around the title does.
 
     Args:
@@ -147,6 +149,9 @@ def match_exactly(answer: str, titles: Sequence[str]) -> int | None:
     Returns:
         Position of the title in `titles`, or None where none or several equal the answer.
     """
+    verbatim = [position for position, title in enumerate(titles) if title == answer.strip()]
+    if len(verbatim) == 1:
+        return verbatim[0]
     text = _normalised(answer)
     found = [position for position, title in enumerate(titles) if _normalised(title) == text]
     return found[0] if text and len(found) == 1 else None

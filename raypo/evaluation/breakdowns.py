@@ -20,7 +20,7 @@ def breakdowns(
     """HitRatio@1 with its interval by group, for every breakdown.
 
     Args:
-        predictions: columns target, history.
+        predictions: columns user_id, target, history.
         hits: chance of a hit at rank 1, [n].
         popularity: occurrences of each item in the training sequences, [items].
         resampling: of the intervals.
@@ -28,6 +28,7 @@ def breakdowns(
     Returns:
         By breakdown, its groups that have rows: group, n, HitRatio@1, interval.
     """
+    users = predictions["user_id"].to_numpy()
     quintile = popularity_quintiles(popularity)[predictions["target"].to_numpy()]
     length = predictions["history"].map(len).to_numpy()
     by_popularity = [(name, quintile == number) for number, name in enumerate(QUINTILES)]
@@ -40,13 +41,17 @@ def breakdowns(
     ]
     return {
         breakdown: [
-            _group(name, hits[members], resampling) for name, members in groups if members.any()
+            _group(name, hits[members], users[members], resampling)
+            for name, members in groups
+            if members.any()
         ]
         for breakdown, groups in (("popularity", by_popularity), ("history length", by_length))
     }
 
 
-def _group(name: str, hits: np.ndarray, resampling: Resampling) -> dict[str, Any]:
-    low, high = bootstrap_interval(hits, resampling.num_bootstrap, resampling.seed)
+def _group(
+    name: str, hits: np.ndarray, users: np.ndarray, resampling: Resampling
+) -> dict[str, Any]:
+    low, high = bootstrap_interval(hits, resampling.num_bootstrap, resampling.seed, users=users)
     ratio = float(hits.mean())
     return {"group": name, "n": len(hits), "HitRatio@1": ratio, "interval": [low, high]}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from raypo.data.tokenisation import Encoder
+from raypo.evaluation.requests import Requests
 
 _SAMPLED_PROMPTS = 20
 
@@ -30,6 +31,25 @@ class InferenceCost:
     answers_per_second: float | None
     prompt_tokens: float
     answer_tokens: float
+
+
+def count_cut_prompts(requests: Requests, encoder: Encoder) -> int:
+    """Number of rows whose prompt loses history items, with candidates in the data set's order.
+
+    Models and modes have the same prompts, so each row counts once.
+
+    Args:
+        requests: columns row, permutation, history, candidates, by mode.
+        encoder: token ids of prompts.
+    """
+    if encoder.max_prompt_tokens is None:
+        return 0
+    rows = pd.concat(list(requests.values()), ignore_index=True)
+    rows = rows[rows["permutation"] == 0].drop_duplicates("row")
+    before = encoder.cut_prompts
+    for history, candidates in zip(rows["history"], rows["candidates"], strict=True):
+        encoder.prompt(history, candidates)
+    return encoder.cut_prompts - before
 
 
 def inference_cost(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from raypo.config import InputError
 from raypo.evaluation.predictions import write_predictions
 from raypo.evaluation.record import EvaluationRecord
 from raypo.io.files import read_json, write_json
@@ -31,6 +32,27 @@ class Outputs:
     def partial(self) -> Path:
         """Folder of the answers so far; removed at the end."""
         return self.folder / "partial"
+
+    def claim(self, inputs: Mapping[str, Any]) -> None:
+        """Note what the answers in this folder are made from, when they are begun.
+
+        Args:
+            inputs: hashes of data set and models, by name.
+
+        Raises:
+            InputError: there are answers or metrics from other inputs.
+        """
+        file = self.folder / "inputs.json"
+        if not file.exists():
+            write_json(file, dict(inputs))
+            return
+        earlier = read_json(file)
+        changed = [name for name in {**earlier, **inputs} if earlier.get(name) != inputs.get(name)]
+        if changed:
+            raise InputError(
+                f"{self.folder}: was evaluated, or begun, with another {' and '.join(changed)}; "
+                "choose another output folder or remove this one"
+            )
 
     @property
     def finished(self) -> bool:

@@ -9,7 +9,8 @@ Columns:
         baseline; lengths: tokens of each response.
     permutation_logps: logps under further permutations of the candidates, in the order of column
         candidates.
-    error: text, null where nothing failed.
+    error, constrained_error: why mode `generate` or `constrained` has no answer; null where it has
+        one or was not asked.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _SCHEMA = pa.schema(
         ("lengths", pa.list_(pa.int64())),
         ("permutation_logps", pa.list_(pa.list_(pa.float64()))),
         ("error", pa.string()),
+        ("constrained_error", pa.string()),
     ]
 )
 
@@ -70,6 +72,10 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     if not file.exists():
         raise InputError(f"{file}: no such file; `raypo evaluate` makes it")
     predictions = pq.read_table(file).to_pandas().rename(columns=_RENAMED)
+    if "constrained_error" not in predictions and predictions["constrained"].notna().any():
+        # An earlier version had one column for the errors of both modes.
+        failed = predictions["constrained"].isna()
+        predictions["constrained_error"] = predictions["error"].where(failed, None)
     for name in _SCHEMA.names:  # missing in an earlier version
         if name not in predictions:
             predictions[name] = pd.Series([None] * len(predictions), dtype=object)

@@ -14,15 +14,24 @@ from raypo.evaluation.metrics import hit_at, target_ranks
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Columns of predictions that hold a mode's answers: text, and the candidate that it names."""
+    """Columns of predictions that hold a mode's answers.
+
+    Attributes:
+        text: the answer. item: the candidate that it names. error: why there is no answer.
+    """
 
     text: str
     item: str
+    error: str
+
+    def requested(self, predictions: pd.DataFrame) -> np.ndarray:
+        """Rows [n] that have an answer or failed; the others were never requested."""
+        return np.asarray(predictions[[self.text, self.error]].notna().any(axis=1))
 
 
 TEXT_COLUMNS: Mapping[str, TextColumns] = {
-    "generate": TextColumns("answer", "answer_item"),
-    "constrained": TextColumns("constrained", "constrained_item"),
+    "generate": TextColumns("answer", "answer_item", "error"),
+    "constrained": TextColumns("constrained", "constrained_item", "constrained_error"),
 }
 
 
@@ -101,8 +110,7 @@ def row_hits(predictions: pd.DataFrame, mode: str, length_normalised: bool) -> n
         return hit_at(1, *rank_candidates(predictions, length_normalised).target_ranks)
     columns = TEXT_COLUMNS[mode]
     hits = (predictions[columns.item] == predictions["target"]).fillna(False).to_numpy(dtype=float)
-    requested = predictions[columns.text].notna() | predictions["error"].notna()
-    return np.where(requested.to_numpy(), hits, np.nan)
+    return np.where(columns.requested(predictions), hits, np.nan)
 
 
 def recommended(predictions: pd.DataFrame, mode: str, length_normalised: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ class InferenceRecord:
 
     Attributes:
         cost: of each mode.
-        cut_prompts: prompts that lost history items to fit.
+        cut_prompts: rows whose prompt lost history items to fit.
         greedy_checks: by model name; empty where none was made.
     """
 
@@ -60,7 +60,8 @@ class EvaluationRecord:
         content["cost"] = {mode: asdict(cost) for mode, cost in self.inference.cost.items()}
         content["cut_prompts"] = self.inference.cut_prompts
         if name in self.inference.greedy_checks:
-            content["greedy_check"] = asdict(self.inference.greedy_checks[name])
+            check = asdict(self.inference.greedy_checks[name])
+            content["greedy_check"] = {k: v for k, v in check.items() if v is not None}
         return content
 
 

@@ -64,11 +64,8 @@ def summarise(
     """
     summary: dict[str, Any] = {}
     for mode, columns in TEXT_COLUMNS.items():
-        answered = predictions[columns.text].notna()
-        failed = predictions["error"].notna()
-        # Where every request failed the mode is unknown; `generate` is the default one.
-        if answered.any() or (mode == "generate" and failed.any()):
-            requested = predictions[answered | failed]
+        requested = predictions[columns.requested(predictions)]
+        if len(requested):
             summary[mode] = _summarise_text(requested, mode, popularity, options.resampling)
     if predictions["logps"].notna().all():
         summary["likelihood"] = _summarise_ranking(predictions, popularity, options)
@@ -86,7 +83,7 @@ def _summarise_text(
         exact = text_metrics(predictions, "exact_item", popularity)
         for name in ("HitRatio@1", "ValidRatio", "HitRatio@1/valid"):
             per_user[f"{name}/exact"] = exact[name]
-    metrics = _aggregate(per_user, resampling)
+    metrics = _aggregate(per_user, predictions["user_id"].to_numpy(), resampling)
     _add_catalogue(metrics, recommended(predictions, mode, False), popularity)
     hits = row_hits(predictions, mode, False)
     metrics["breakdowns"] = breakdowns(predictions, hits, popularity, resampling)
@@ -98,7 +95,7 @@ def _summarise_ranking(
 ) -> dict[str, Any]:
     ranking = rank_candidates(predictions, options.length_normalised)
     per_user = ranking_metrics(list(predictions["history"]), ranking, popularity)
-    metrics = _aggregate(per_user, options.resampling)
+    metrics = _aggregate(per_user, predictions["user_id"].to_numpy(), options.resampling)
     _add_catalogue(metrics, ranking.first_items, popularity)
     hits = per_user["HitRatio@1"].values
     metrics["breakdowns"] = breakdowns(predictions, hits, popularity, options.resampling)
@@ -123,14 +120,18 @@ def _summarise_permutations(ranking: Ranking, permuted: list[Ranking]) -> dict[s
     }
 
 
-def _aggregate(per_user: Mapping[str, UserMetric], resampling: Resampling) -> dict[str, Any]:
+def _aggregate(
+    per_user: Mapping[str, UserMetric], users: np.ndarray, resampling: Resampling
+) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     intervals: dict[str, list[float] | None] = {}
     for name, metric in per_user.items():
         values, weights = metric.values, metric.weights
         denominator = len(values) if weights is None else weights.sum()
         metrics[name] = float(values.sum() / denominator) if denominator else None
-        low, high = bootstrap_interval(values, resampling.num_bootstrap, resampling.seed, weights)
+        low, high = bootstrap_interval(
+            values, resampling.num_bootstrap, resampling.seed, weights, users
+        )
         intervals[name] = None if math.isnan(low) or not denominator else [low, high]
     metrics["n"] = len(next(iter(per_user.values())).values)
     metrics["intervals"] = intervals

@@ -24,7 +24,8 @@ from raypo.evaluation.summary import MetricOptions
 from raypo.io.files import value_hash
 from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.inference.run import InferenceOptions
-from raypo.policy.adapters import check_adapter
+from raypo.orchestration.stage import weights_hash
+from raypo.policy.adapters import adapter_hash, check_adapter
 from raypo.recommenders.heuristics import heuristic_scores
 from raypo.recommenders.train import load_recommender, score_candidates
 
@@ -92,6 +93,7 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     open_run(config.output, config)
     names = models.names
     outputs = Outputs(config.output, {name: config.output / name for name in names})
+    outputs.claim(_inputs(config, dataset, models))
     rows = sample_rows(getattr(dataset, config.split), config.max_rows, config.seed)
     options = _options(config, outputs.partial, is_baseline=isinstance(models, Baseline))
     return Evaluation(dataset, rows, models, outputs, options)
@@ -103,11 +105,23 @@ def _check_models(config: EvaluateConfig) -> None:
     if sum(value is not None for value in given) > 1:
         raise InputError("evaluate: give one of adapters, recommender and heuristic, not several")
     if config.recommender is None and config.heuristic is None:
+        _refuse_quantised_engines(config)
         resolve_model(config.policy.model)
         load_template(config.policy.prompt)
         for folder in _adapters(config).values():
             if folder is not None:
                 check_adapter(folder)
+
+
+def _refuse_quantised_engines(config: EvaluateConfig) -> None:
+    """Refuse vLLM for 4-bit weights: its engines would serve the model in full precision."""
+    engines = config.scorer.kind == "vllm" or {"generate", "constrained"} & set(config.answers)
+    if config.policy.quantisation is not None and engines:
+        raise InputError(
+            "policy.quantisation: vLLM engines serve the unquantised model, whose answers are not "
+            "the policy's; set answers=[likelihood] and scorer.kind=packed, or leave "
+            "policy.quantisation out"
+        )
 
 
 def _adapters(config: EvaluateConfig) -> dict[str, Path | None]:
@@ -126,13 +140,35 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
     return LanguageModels(folder, _adapters(config), config.policy, encoder)
 
 
-def _context(config: EvaluateConfig) -> int | None:
-    """Tokens of prompt and title together.
+def _inputs(
+    config: EvaluateConfig, dataset: Dataset, models: LanguageModels | Baseline
+) -> dict[str, str]:
+    """Hashes of what the answers depend on beside the configuration, which names paths alone."""
+    inputs = {"data set": dataset.fingerprint}
+    if isinstance(models, LanguageModels):
+        inputs |= {
+            "model": weights_hash(models.folder),
+            "prompt": value_hash(models.encoder.template),
+        }
+        for name, folder in models.adapters.items():
+            if folder is not None:
+                inputs[f"adapter {name!r}" if name else "adapter"] = adapter_hash(folder)
+    elif config.recommender is not None:
+        inputs["recommender"] = weights_hash(config.recommender)
+    return inputs
 
-    The engines' context is the shorter one, and prompts are the same in all modes.
+
+def _context(config: EvaluateConfig) -> int | None:
+    """Tokens of prompt and title together; None is the model's own limit.
+
+    The shortest context of all engines counts, so that prompts are the same in all modes.
     """
-    generates = {"generate", "constrained"} & set(config.answers)
-    return config.engine.max_model_len - config.engine.max_new_tokens if generates else None
+    contexts = []
+    if {"generate", "constrained"} & set(config.answers):
+        contexts.append(config.engine.max_model_len - config.engine.max_new_tokens)
+    if "likelihood" in config.answers and config.scorer.kind == "vllm":
+        contexts.append(config.scorer.max_model_len - 1)  # vLLM generates a token that is unused
+    return min(contexts, default=None)
 
 
 def _options(config: EvaluateConfig, partial_folder: Path, is_baseline: bool) -> EvaluationOptions:

@@ -87,6 +87,12 @@ def check_adapter(folder: Path) -> None:
             raise InputError(f"{folder}: not an adapter folder, {name} is missing")
 
 
+def adapter_hash(folder: Path) -> str:
+    """Hash of an adapter's configuration and weights."""
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    return value_hash([file_hash(folder / name) for name in names])
+
+
 def save_adapter(
     model: peft.PeftModel, folder: Path, weights: Mapping[str, Tensor] | None = None
 ) -> None:
@@ -182,8 +188,8 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
     import peft
 
     check_adapter(adapter)
-    weights = file_hash(adapter / "adapter_model.safetensors")
-    key = value_hash([str(model_folder.resolve()), weights, config.dtype])
+    base = [str(model_folder.resolve()), _file_stamps(model_folder)]
+    key = value_hash([base, adapter_hash(adapter), config.dtype, config.quantisation])
     folder = cache_folder() / "merged" / key[:16]
     if folder.exists():
         return folder
@@ -196,6 +202,12 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
         if not folder.exists():
             temporary.rename(folder)
     return folder
+
+
+def _file_stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a folder's files: weights may be too large to hash at every start."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -76,6 +76,8 @@ def greedy_answer(
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            repetition_penalty=1.0,  # a model's own defaults would change the answer
+            no_repeat_ngram_size=0,
             pad_token_id=stop,
             eos_token_id=stop,
         )

@@ -8,7 +8,7 @@ import pytest
 from raypo.assets import tiny_random
 from raypo.config import InputError
 from raypo.data.prompts import load_template, render
-from raypo.data.tokenisation import Encoder
+from raypo.data.tokenisation import Encoder, load_tokenizer
 
 TITLES = ["To Have, or Not", "The Godfather", "Cité {0} des enfants perdus", "1984 & 2001!"]
 
@@ -114,3 +114,11 @@ def test_bos_comes_only_from_a_tokenizer_that_adds_it() -> None:
     encoder = Encoder(Adding(), "{history}{candidates}", ["A", "B"])
     assert encoder.prompt([0], [1]) == [1, ord("A"), ord("B")]
     assert encoder.response(0) == [ord(" "), ord("A"), 9]
+
+
+def test_the_longest_title_is_not_missed_in_another_script() -> None:
+    tokenizer = load_tokenizer(tiny_random())
+    titles = [f"The Return of the Long Title, Part {number:09}" for number in range(150)]
+    encoder = Encoder(tokenizer, load_template(None), [*titles, "七人の侍" * 8])
+    assert encoder.longest_response() == len(encoder.response(150))
+    assert len(encoder.response(150)) > len(encoder.response(0))

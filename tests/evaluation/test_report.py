@@ -266,6 +266,17 @@ def test_other_permutations_of_the_candidates_are_reported(key):
     ]
 
 
+def test_a_greedy_check_says_how_many_agree_or_why_it_failed():
+    run = a_run("A", generates=False)
+    said = []
+    for check in ({"rows": 2, "same": 1}, {"rows": 0, "same": 0, "error": "OutOfMemoryError: x"}):
+        said += remarks([replace(run, evaluated={"greedy_check": check})])
+    assert said == [
+        "A: 1 of 2 generated answers equal the policy's own greedy decoding.",
+        "A: the check of generated answers failed (OutOfMemoryError: x).",
+    ]
+
+
 def test_latex_is_escaped():
     table = latex_table([("A & B_1 50%", {})])
     assert r"A \& B\_1 50\% & -- & -- & -- & -- & -- \\" in table

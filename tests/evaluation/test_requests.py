@@ -6,7 +6,7 @@ import pytest
 
 from raypo.evaluation.answer_parsing import AnswerParser, ModeAnswers
 from raypo.evaluation.candidate_permutations import permutation
-from raypo.evaluation.cost import InferenceCost
+from raypo.evaluation.cost import InferenceCost, count_cut_prompts
 from raypo.evaluation.greedy_check import GreedyCheck, first_line
 from raypo.evaluation.models import Baseline
 from raypo.evaluation.record import EvaluationRecord, InferenceRecord, candidates_hash
@@ -65,6 +65,38 @@ def test_answers_and_errors_become_predictions_of_their_own_model():
     assert two["answer_item"].tolist()[0] == 3  # Alien itself is not a candidate
     assert two["answer"].isna().tolist() == [False, True, True]
     assert two["error"].isna().all()
+
+
+def test_each_mode_keeps_its_own_errors():
+    texts = pd.DataFrame({"name": "one", "row": [10, 11, 12], "permutation": 0, "answer": "Heat"})
+    answers = {
+        "generate": ModeAnswers(texts),
+        "constrained": ModeAnswers(texts.head(2), {("one", 12): "engine died"}),
+    }
+    predictions = AnswerParser(rows(), TITLES, SEED).predictions(answers, ["one"])["one"]
+    assert predictions["error"].isna().all()
+    assert predictions["constrained_error"].isna().tolist() == [True, True, False]
+
+
+class LetterEncoder:
+    """A token for each item, with room for four."""
+
+    def __init__(self, max_prompt_tokens):
+        self.max_prompt_tokens = max_prompt_tokens
+        self.cut_prompts = 7  # of earlier prompts
+
+    def prompt(self, history, candidates):
+        self.cut_prompts += len(history) + len(candidates) > self.max_prompt_tokens
+        return []
+
+
+def test_rows_with_a_cut_prompt_count_once_for_all_models_modes_and_permutations():
+    frame = rows()
+    frame["history"] = [[0], [0, 1], [0, 1]]
+    options = RequestOptions(("generate", "likelihood"), 2, 3, SEED)
+    requests = make_requests(frame, ["one", "two"], options)
+    assert count_cut_prompts(requests, LetterEncoder(4)) == 2
+    assert count_cut_prompts(requests, LetterEncoder(None)) == 0
 
 
 def test_scores_of_permutations_return_to_the_order_of_the_candidates():

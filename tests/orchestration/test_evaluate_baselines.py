@@ -1,10 +1,12 @@
 """Heuristic baselines and recommenders are evaluated into the same files as language models."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
+from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig, InputError
 from raypo.orchestration import evaluation_setup
 from raypo.orchestration.evaluate import evaluate
@@ -43,6 +45,51 @@ def test_a_finished_evaluation_is_not_repeated(data, tmp_path, monkeypatch):
     monkeypatch.delattr(evaluation_setup.Baseline, "answers")
     assert evaluate(config) == metrics
     assert (tmp_path / "run" / "predictions.parquet").stat().st_mtime_ns == written
+
+
+def test_metrics_of_another_data_set_are_not_taken_for_its_own(tmp_path):
+    data = prepare_slice(tmp_path / "data", maximum_rows=1000)
+    config = config_of(data, tmp_path / "run", heuristic="popularity")
+    metrics = evaluate(config)
+    assert evaluate(config) == metrics
+    shutil.rmtree(data)
+    prepare_slice(data, maximum_rows=900)
+    with pytest.raises(InputError, match=r"run: was evaluated.* with another data set"):
+        evaluate(config)
+
+
+def test_stored_answers_of_other_weights_are_not_continued(data, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model("tiny-random"), model)
+    settings = {"policy": {"model": str(model)}, "answers": ["likelihood"]}
+    config = config_of(data, tmp_path / "run", adapters={"base": None}, **settings)
+    evaluation_setup.resolve_evaluation(config)
+    evaluation_setup.resolve_evaluation(config)
+    shutil.copyfile(
+        resolve_model("tiny-random") / "model.safetensors", tmp_path / "copy.safetensors"
+    )
+    weights = bytearray((tmp_path / "copy.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match="with another model;"):
+        evaluation_setup.resolve_evaluation(config)
+
+
+def test_engines_of_4_bit_weights_are_refused(data, tmp_path):
+    settings = {"policy": {"model": "tiny-random", "quantisation": "4bit"}}
+    with pytest.raises(InputError, match="vLLM engines serve the unquantised model"):
+        evaluate(config_of(data, tmp_path / "run", **settings))
+    packed = config_of(data, tmp_path / "run", answers=["likelihood"], **settings)
+    assert evaluation_setup.resolve_evaluation(packed).models.policy.quantisation == "4bit"
+
+
+def test_prompts_fit_the_vllm_scorer(data, tmp_path):
+    scorer = {"kind": "vllm", "max_model_len": 100}
+    settings = {"policy": {"model": "tiny-random"}, "answers": ["likelihood"], "scorer": scorer}
+    encoder = evaluation_setup.resolve_evaluation(
+        config_of(data, tmp_path / "run", **settings)
+    ).models.encoder
+    assert encoder.max_prompt_tokens == 99 - encoder.longest_response()
 
 
 def test_a_folder_without_a_recommender_is_an_error_that_leaves_no_output(data, tmp_path):

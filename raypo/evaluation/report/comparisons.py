@@ -69,7 +69,11 @@ def compare_with_best(runs: Sequence[ReportRun], mode: str) -> dict[str, Compari
     answered = ~np.isnan(np.stack([baseline, *hits])).any(axis=0)
     if not answered.any():
         return {}
-    compared = compare([own[answered] for own in hits], baseline[answered], _NUM_BOOTSTRAP, 0)
+    assert best.predictions is not None
+    users = best.predictions["user_id"].to_numpy()[answered]
+    compared = compare(
+        [own[answered] for own in hits], baseline[answered], _NUM_BOOTSTRAP, 0, users
+    )
     return {run.name: one for run, one in zip(others, compared, strict=True)}
 
 

@@ -79,8 +79,9 @@ def _answers(row: pd.Series) -> dict[str, Any]:
         if isinstance(row[text], str):
             correct = bool(pd.notna(row[item]) and row[item] == row["target"])
             answers[key] = {"text": row[text], "correct": correct}
-    if isinstance(row["error"], str):
-        answers["error"] = row["error"]
+    errors = [row[name] for name in ("error", "constrained_error") if isinstance(row[name], str)]
+    if errors:
+        answers["error"] = "; ".join(dict.fromkeys(errors))
     return answers
 
 

@@ -82,7 +82,9 @@ def _remarks(run: ReportRun) -> list[str]:
     if run.length_normalised and likelihood:
         found.append("candidates are ranked by log-probability per token.")
     check = run.evaluated.get("greedy_check")
-    if check:
+    if check and check.get("error"):
+        found.append(f"the check of generated answers failed ({check['error']}).")
+    elif check:
         found.append(
             f"{check['same']} of {check['rows']} generated answers equal the policy's own greedy "
             "decoding."

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import ray
-import ray.data
 
 from raypo.config import EngineConfig, ScorerConfig
 from raypo.evaluation.answer_parsing import ModeAnswers
 from raypo.evaluation.answer_store import AnswerStore
-from raypo.evaluation.cost import InferenceCost, inference_cost
+from raypo.evaluation.cost import InferenceCost, count_cut_prompts, inference_cost
 from raypo.evaluation.elapsed_time import ElapsedTime
-from raypo.evaluation.greedy_check import GreedyCheck, check_greedy
+from raypo.evaluation.greedy_check import GreedyCheck
 from raypo.evaluation.models import Baseline, LanguageModels
 from raypo.evaluation.record import InferenceRecord
 from raypo.evaluation.requests import Mode, RequestBatch, Requests
@@ -80,7 +78,7 @@ def run_inference(
             frame = batch.store.frame()
             answers[batch.mode] = ModeAnswers(frame, batch.errors)
             cost[batch.mode] = inference_cost(batch.requests, frame, models.encoder, seconds)
-    cut_prompts = models.encoder.cut_prompts  # the greedy check cuts the same prompts again
+    cut_prompts = count_cut_prompts(requests, models.encoder)
     checks = _check_generated(requests, answers, models, options)
     return InferenceResult(answers, InferenceRecord(cost, cut_prompts, checks))
 
@@ -152,12 +150,9 @@ def _check_generated(
 ) -> dict[str, GreedyCheck]:
     if "generate" not in requests or not options.num_greedy_checks:
         return {}
+    from raypo.orchestration.inference.policy_tasks import check_answers
+
     generated: pd.DataFrame = answers["generate"].frame
-    num_checks, max_new_tokens = options.num_greedy_checks, options.engine.max_new_tokens
-    # Where an engine ran: the driver's machine may have no GPU, nor memory for the model.
-    resources = {"CPU": options.engine.cpus_per_engine, "GPU": options.engine.gpus_per_engine}
-    wait_for_resources([resources], "the check of generated answers")
-    task = ray.remote(num_cpus=resources["CPU"], num_gpus=resources["GPU"])(check_greedy)
-    arguments = (requests["generate"], generated, models, num_checks, max_new_tokens)
-    checks: dict[str, GreedyCheck] = ray.get(task.remote(*arguments))
-    return checks
+    return check_answers(
+        requests["generate"], generated, models, options.num_greedy_checks, options.engine
+    )

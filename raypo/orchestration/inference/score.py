@@ -14,8 +14,9 @@ from raypo.data.tokenisation import EncodedUsers, Encoder
 from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import Progress
+from raypo.orchestration.inference.policy_tasks import merge_on_cluster
 from raypo.orchestration.inference.ray_blocks import in_blocks
-from raypo.policy.adapters import AdapterScorer, merged_model
+from raypo.policy.adapters import AdapterScorer
 from raypo.policy.scoring import score_responses
 
 _BATCHES_PER_BLOCK = 4
@@ -47,7 +48,7 @@ def score(
     for name, folder in models.adapters.items():
         own = missing[missing["name"] == name]
         if len(own):
-            merged = merged_model(models.policy, models.folder, folder)
+            merged = merge_on_cluster(models, folder, config)
             arguments = (merged, models.policy.dtype, models.encoder, config)
             _run_pool(_VllmScorer, arguments, own, config, batch, progress)
     _refuse_missing(batch)
