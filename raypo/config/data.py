@@ -124,11 +124,14 @@ class ImportConfig(BaseConfig):
     )
     test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")
-    separator: str = Field("::", description="between titles, if a list is one text")
+    separator: Annotated[str, Field(min_length=1)] = Field(
+        "::",
+        description="between titles, if a list is one text; it is divided so that all parts are "
+        "titles that the files name",
+    )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop",
-        description="rows without their target among the candidates, or with a candidate twice, "
-        "stop the run or go to quarantine.jsonl",
+        description="unusable rows stop the run, or are written to quarantine.jsonl",
     )
     paper: Paper | None = Field(
         None, description="print the statistics next to those that papers give for this data set"

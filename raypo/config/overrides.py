@@ -48,7 +48,9 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"override {override!r}: expected key=value")
     try:
-        return key, number_if_text_is_one(yaml.safe_load(text))
+        # `|` and `>` alone are YAML's empty blocks, but the character is meant.
+        value = text if text in ("|", ">") else yaml.safe_load(text)
+        return key, number_if_text_is_one(value)
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
 

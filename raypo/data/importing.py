@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,18 @@ import numpy as np
 import pandas as pd
 
 from raypo.config import ImportConfig, InputError
+from raypo.config.paths import uri
+from raypo.data.published_rows import (
+    ImportedRow,
+    PublishedRow,
+    divided_candidates,
+    named_titles,
+    typed_rows,
+    usable_rows,
+)
 from raypo.data.readers import RejectedRows
+from raypo.data.readers.joined_titles import TitleDivider
+from raypo.data.readers.json_rows import read_json_rows
 from raypo.data.split import SPLITS
 from raypo.data.writing import (
     QUARANTINE,
@@ -25,7 +34,7 @@ from raypo.data.writing import (
 from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 2
+_VERSION = 3  # raise it when the same files and options give another data set
 
 
 def import_published(
@@ -48,12 +57,8 @@ def import_published(
     Raises:
         InputError: a wrong file or row (named), or an output folder with other content.
     """
-    files = {"train": config.train, "validation": config.validation, "test": config.test}
-    given = {name: path for name, path in files.items() if path is not None}
-    for path in given.values():
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in given.items()}
+    files = _given_files(config)
+    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in files.items()}
     options = config.model_dump(
         mode="json", exclude={"train", "validation", "test", "output", "paper"}
     )
@@ -62,14 +67,10 @@ def import_published(
     if existing is not None:
         return existing
     progress(0, 3, "reading")
-    ids: dict[str, int] = {}
     rejected = RejectedRows(config.malformed)
-    splits = {name: _frame(path, config, ids, rejected) for name, path in given.items()}
-    if config.validation is None:
-        cut = len(splits["train"]) * 9 // 10
-        splits["validation"] = splits["train"].iloc[cut:].reset_index(drop=True)
-        splits["train"] = splits["train"].iloc[:cut]
-    splits = {name: splits[name] for name in SPLITS}
+    rows = _read(files, config, rejected)
+    ids: dict[str, int] = {}
+    splits = {name: _frame(rows[name], ids) for name in SPLITS}
     count = len(splits["test"]["candidates"].iat[0])
     splits["train"] = splits["train"].drop(columns="candidates")
     _number(splits)
@@ -110,6 +111,77 @@ def import_published(
     return result
 
 
+def _given_files(config: ImportConfig) -> dict[str, Path]:
+    """The files by the name of their split."""
+    files = {"train": config.train, "validation": config.validation, "test": config.test}
+    given = {name: path for name, path in files.items() if path is not None}
+    for path in given.values():
+        if not path.is_file():
+            raise InputError(f"{uri(path)}: no such file")
+    return given
+
+
+def _read(
+    files: dict[str, Path], config: ImportConfig, rejected: RejectedRows
+) -> dict[str, list[ImportedRow]]:
+    """Usable rows of every split.
+
+    Titles may hold the separator, so a text of joined titles is divided by the titles that all
+    files name.
+    """
+    typed = {
+        name: list(typed_rows(read_json_rows(path, rejected), config, rejected))
+        for name, path in files.items()
+    }
+    divider = _divider([row for rows in typed.values() for row in rows], config)
+    splits = {
+        name: list(usable_rows(rows, divider, config, rejected)) for name, rows in typed.items()
+    }
+    for name, path in files.items():
+        _refuse_empty(splits[name], path, rejected)
+    if "validation" not in splits:
+        cut = len(splits["train"]) * 9 // 10
+        if not cut:
+            raise InputError(
+                f"{uri(files['train'])}: has 1 usable row, expected at least 2; without a "
+                "validation file the last tenth is taken"
+            )
+        splits["validation"] = splits["train"][cut:]
+        splits["train"] = splits["train"][:cut]
+    for name in ("validation", "test"):
+        splits[name] = _equally_many(splits[name], config, rejected)
+    return splits
+
+
+def _divider(rows: Sequence[PublishedRow], config: ImportConfig) -> TitleDivider:
+    known = named_titles(rows)
+    known |= divided_candidates(rows, known, config.separator)
+    return TitleDivider(known, config.separator)
+
+
+def _refuse_empty(rows: Sequence[ImportedRow], path: Path, rejected: RejectedRows) -> None:
+    if rows:
+        return
+    mine = [row for row in rejected.rows if row.file == uri(path)]
+    if not mine:
+        raise InputError(f"{uri(path)}: has no rows")
+    first = f"{mine[0].file}:{mine[0].line}: {mine[0].problem}"
+    raise InputError(f"{uri(path)}: all {len(mine)} rows are unusable; the first: {first}")
+
+
+def _equally_many(
+    rows: Sequence[ImportedRow], config: ImportConfig, rejected: RejectedRows
+) -> list[ImportedRow]:
+    """Rows with as many candidates as most rows have."""
+    (expected, _), *_ = Counter(len(row.candidates) for row in rows).most_common(1)
+    for row in rows:
+        found = len(row.candidates)
+        if found != expected:
+            problem = f"{config.candidates_field} holds {found} titles, expected {expected}"
+            row.source.reject(f"{problem} as in most rows", rejected)
+    return [row for row in rows if len(row.candidates) == expected]
+
+
 def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
     """Occurrences of each item in the training sequences, each interaction counted once.
 
@@ -133,76 +205,14 @@ def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
     return len(first), int(first["history"].map(len).sum()) + len(rows)
 
 
-def _frame(
-    path: Path, config: ImportConfig, ids: dict[str, int], rejected: RejectedRows
-) -> pd.DataFrame:
+def _frame(rows: Sequence[ImportedRow], ids: dict[str, int]) -> pd.DataFrame:
+    """Rows as numbers of items; new titles get the next ones."""
+
     def known(titles: Sequence[str]) -> list[int]:
         return [ids.setdefault(title, len(ids)) for title in titles]
 
-    rows = []
-    for number, row in enumerate(_rows(path)):
-        where = f"{path}: row {number}"
-        history = _titles(row, config.history_field, config.separator, where)
-        candidates = _titles(row, config.candidates_field, config.separator, where)
-        target = row.get(config.target_field)
-        if not isinstance(target, str):
-            raise InputError(f"{where}: {config.target_field} is {target!r}, expected a title")
-        problem = _problem(target.strip(), candidates, config)
-        if problem:
-            rejected.add(str(path), number, problem, json.dumps(row, ensure_ascii=False))
-            continue
-        rows.append((known(history), known([target.strip()])[0], known(candidates)))
-    if not rows:
-        raise InputError(f"{path}: has no rows")
-    return pd.DataFrame(rows, columns=["history", "target", "candidates"])
-
-
-def _problem(target: str, candidates: Sequence[str], config: ImportConfig) -> str:
-    """Why a row cannot be evaluated; empty if it can."""
-    if target not in candidates:
-        return (
-            f"{config.target_field} is {target!r}, expected one of its {len(candidates)} candidates"
-        )
-    twice = [title for title in candidates if candidates.count(title) > 1]
-    if twice:
-        return f"{config.candidates_field} holds {twice[0]!r} more than once"
-    return ""
-
-
-def _titles(row: dict[str, Any], field: str, separator: str, where: str) -> list[str]:
-    value = row.get(field)
-    titles = value.split(separator) if isinstance(value, str) else value
-    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
-        raise InputError(f"{where}: {field} is {value!r}, expected titles")
-    titles = [title.strip() for title in titles]
-    if not titles or not all(titles):
-        raise InputError(f"{where}: {field} holds an empty title")
-    return titles
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON array or of JSON lines, gzipped or not."""
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if text.lstrip().startswith("["):
-        values = _parsed(text, f"{path}")
-    else:
-        lines = enumerate(text.splitlines(), start=1)
-        values = [_parsed(line, f"{path}:{number}") for number, line in lines if line.strip()]
-    for number, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: row {number} is {type(value).__name__}, expected an object")
-        yield value
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
+    numbers = [(known(row.history), *known([row.target]), known(row.candidates)) for row in rows]
+    return pd.DataFrame(numbers, columns=["history", "target", "candidates"])
 
 
 def _number(splits: dict[str, pd.DataFrame]) -> None:

@@ -194,8 +194,8 @@ def test_without_validation_the_last_training_rows_are_used(files, tmp_path):
     ("row", "message"),
     [
         ("{", r"train.jsonl:2: not JSON"),
-        ("[]", r"row 1 is list, expected an object"),
-        ('{"historyList": 3}', r"row 1: historyList is 3, expected titles"),
+        ("[]", r"train.jsonl:2: is list, expected an object"),
+        ('{"historyList": 3}', r"train.jsonl:2: historyList is 3, expected titles"),
         ('{"historyList": "a::", "itemList": ["a"], "trueSelection": "a"}', "holds an empty title"),
         ('{"historyList": "a", "itemList": ["a"], "trueSelection": "b"}', "expected one of its 1"),
     ],
@@ -215,7 +215,7 @@ def test_rows_that_cannot_be_evaluated_are_rejected_and_counted(files, tmp_path)
     rows[1]["itemList"][0] = rows[1]["itemList"][1] = rows[1]["trueSelection"]
     rows[3]["itemList"] = [t for t in rows[3]["itemList"] if t != rows[3]["trueSelection"]]
     published(paths["test"], rows)
-    with pytest.raises(InputError, match=r"test.jsonl:1: itemList holds '<\d+>' more than once"):
+    with pytest.raises(InputError, match=r"test.jsonl:2: itemList holds '<\d+>' more than once"):
         import_published(ImportConfig(**paths, output=tmp_path / "out"))
     config = ImportConfig(**paths, output=tmp_path / "out", malformed="quarantine")
     info = import_published(config)
