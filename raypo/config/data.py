@@ -53,7 +53,9 @@ class PrepareSettings(BaseConfig):
         None, description="column of categories; the first one is used"
     )
     time_format: str = Field(
-        "auto", description="seconds, milliseconds, iso or a pattern such as %Y-%m-%d"
+        "auto",
+        description="seconds, milliseconds, microseconds, nanoseconds, mixed (each by its size), "
+        "iso or a pattern such as %Y-%m-%d; auto finds it out",
     )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop", description="unusable rows stop the run, or are written to quarantine.jsonl"

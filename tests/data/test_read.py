@@ -29,7 +29,15 @@ from raypo.data.readers import (
 from raypo.data.readers.formats import FORMATS, find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.sources import Source, resolve_sources
-from raypo.data.readers.times import guess_time_format, parse_times
+from raypo.data.readers.times import (
+    AS_THEY_ARE,
+    PER_SECOND,
+    TimesInUnit,
+    count_units,
+    guess_time_format,
+    parse_times,
+    units_of_files,
+)
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\n"
@@ -253,8 +261,9 @@ def test_python_literals_are_parsed_and_never_evaluated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "form", "seconds"),
     [
-        (["0", "-1", "1.5"], "seconds", [0, -1, 1.5]),
-        (["1500000000000", "1500000000500"], "milliseconds", [1.5e9, 1.5e9 + 0.5]),
+        (["0", "-1", "1.5"], "numbers", [0, -1, 1.5]),
+        (["1500000000000", "1500000000500"], "numbers", [1.5e12, 1.5e12 + 500]),
+        (["1500000000000000001"], "numbers", [1.5e18]),
         (
             ["1970-01-02", "1969-12-31T23:59:59Z", "1970-01-01 01:00:00+01:00"],
             "iso",
@@ -267,6 +276,26 @@ def test_times_are_recognised_and_read(texts: list[str], form: str, seconds: lis
     series = pd.Series(texts)
     assert guess_time_format(series) == form
     assert parse_times(series, form).tolist() == seconds
+
+
+@pytest.mark.parametrize("unit", list(PER_SECOND))
+def test_units_of_times_are_converted(unit: str) -> None:
+    seconds = [946684800.25, 1500000000.5, 1767225600.0]
+    texts = pd.Series([f"{value * PER_SECOND[unit]:.2f}" for value in seconds])
+    assert parse_times(texts, unit).tolist() == pytest.approx(seconds, abs=1e-6)
+    assert parse_times(texts, "mixed").tolist() == pytest.approx(seconds, abs=1e-6)
+    counts: dict[str, TimesInUnit] = {}
+    lines = np.array([2, 3, 4])
+    count_units(counts, parse_times(texts, "numbers"), lines)
+    assert {name: (one["count"], one["line"]) for name, one in counts.items()} == {unit: (3, 2)}
+    assert units_of_files(["a", "b"], [counts, {}]) == [unit, unit]
+
+
+def test_small_numbers_are_kept_as_they_are() -> None:
+    counts: dict[str, TimesInUnit] = {}
+    count_units(counts, np.array([0.0, -5, 1e8, 1e11, np.nan]), np.arange(5))
+    assert units_of_files(["a"], [counts]) == [AS_THEY_ARE]
+    assert parse_times(pd.Series(["7", "0"]), "mixed").tolist() == [7, 0]
 
 
 def test_time_patterns_and_an_invalid_format(tmp_path: Path) -> None:

@@ -14,7 +14,12 @@ from raypo.data.readers.formats import Format, TimeField, find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
-from raypo.data.readers.times import check_time_format, guess_time_format, parse_times
+from raypo.data.readers.times import (
+    check_time_format,
+    expected_time,
+    guess_time_format,
+    parse_times,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def _infer_time_format(source: Source, reader: LogReader) -> str:
     with closing(chunks):
         for chunk in chunks:
             return guess_time_format(chunk[reader.time].head(1000))
-    return "seconds"
+    return "numbers"
 
 
 def read_interactions(
@@ -109,7 +114,8 @@ def read_interactions(
     """Chunks of interactions in the order of the file.
 
     Returns:
-        Columns user, item (text), time (float64 seconds), line, and rating (float64) if read.
+        Columns user, item (text), time (float64; seconds, or numbers of a unit that is decided
+        later if that is the time format), line, and rating (float64) if read.
 
     Raises:
         InputError: the file cannot be read, or a row is unusable and the policy is `stop`.
@@ -147,9 +153,7 @@ def _problems(
 ) -> pd.Series:
     """The problem of each row, empty if there is none."""
     problems = pd.Series("", index=frame.index, dtype=object)
-    wanted = "a number (below 2^53)"
-    if reader.time_format not in ("seconds", "milliseconds"):
-        wanted = f"a time ({reader.time_format})"
+    wanted = expected_time(reader.time_format)
     name = reader.time if isinstance(reader.time, str) else "-".join(reader.time)
     bad = frame["time"].isna().to_numpy()
     problems[bad] = [f"{name} is {text!r}, expected {wanted}" for text in time[bad]]
