@@ -278,6 +278,22 @@ def test_times_are_recognised_and_read(texts: list[str], form: str, seconds: lis
     assert parse_times(series, form).tolist() == seconds
 
 
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.inter", "log.jsonl", "log.jsonl.gz"])
+def test_files_of_utf16_are_refused(tmp_path: Path, name: str) -> None:
+    content = INTER.encode("utf-16")
+    source = write(tmp_path, gzip.compress(content) if name.endswith(".gz") else content, name)
+    with pytest.raises(InputError, match=f"{name}: is UTF-16, expected UTF-8; convert it"):
+        log_of(source)
+
+
+@pytest.mark.parametrize("depth", [600, 900, 940, 980, 100_000])
+def test_deeply_nested_values_are_rejected(tmp_path: Path, depth: int) -> None:
+    line = '{"user_id": ' + "[" * depth + "]" * depth + ', "item_id": "i", "timestamp": 1}\n'
+    rejected = RejectedRows("quarantine")
+    log_of(write(tmp_path, line, "log.jsonl"), rejected)
+    assert [row.line for row in rejected.rows] == [1]
+
+
 @pytest.mark.parametrize("unit", list(PER_SECOND))
 def test_units_of_times_are_converted(unit: str) -> None:
     seconds = [946684800.25, 1500000000.5, 1767225600.0]

@@ -156,11 +156,11 @@ def _problems(
     wanted = expected_time(reader.time_format)
     name = reader.time if isinstance(reader.time, str) else "-".join(reader.time)
     bad = frame["time"].isna().to_numpy()
-    problems[bad] = [f"{name} is {text!r}, expected {wanted}" for text in time[bad]]
+    problems[bad] = [f"{name} is {text[:200]!r}, expected {wanted}" for text in time[bad]]
     if reader.rating:
         bad = ~np.isfinite(frame["rating"].to_numpy())
         problems[bad] = [
-            f"{reader.rating} is {text!r}, expected a number" for text in chunk[reader.rating][bad]
+            f"{reader.rating} is {text[:200]!r}, expected a number" for text in chunk[reader.rating][bad]
         ]
     for column, named in (("item", reader.item), ("user", reader.user)):
         problems[(frame[column].str.strip() == "").to_numpy()] = f"{named} is empty"

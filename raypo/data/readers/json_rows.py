@@ -15,9 +15,9 @@ from typing import Any
 from raypo.config import InputError
 from raypo.config.paths import uri
 from raypo.data.readers.rejected_rows import RejectedRows
+from raypo.data.readers.sources import refuse_utf16
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ def _content(path: Path, file: str) -> bytes:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
-    if content.startswith(_UTF16):
-        raise InputError(
-            f"{file}: is UTF-16, expected UTF-8; convert it (iconv -f UTF-16 -t UTF-8)"
-        )
+    refuse_utf16(content, file)
     return content.removeprefix(codecs.BOM_UTF8)
 
 

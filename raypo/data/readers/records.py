@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.data.readers.formats import Format
 from raypo.data.readers.rejected_rows import RejectedRows
-from raypo.data.readers.sources import Source, open_source
+from raypo.data.readers.sources import Source, open_source, refuse_utf16
 
 CHUNK = 50_000  # rows at a time: a few tens of MB
 _LONGEST_FIELD = 1 << 20
@@ -67,7 +67,7 @@ def read_columns(
 def _delimited(
     stream: BinaryIO, file: str, form: Format, columns: list[str], rejected: RejectedRows
 ) -> Rows:
-    with _text(stream, form) as text:
+    with _text(stream, file, form) as text:
         rows = _quoted(text, file, form, rejected) if form.quoted else _plain(text, form.separator)
         names = list(form.names) if form.names else _header(rows, file, form)
         positions = _positions(names, columns, file)
@@ -79,7 +79,9 @@ def _delimited(
                 rejected.add(file, line, problem, form.separator.join(fields))
 
 
-def _text(stream: BinaryIO, form: Format) -> TextIO:
+def _text(stream: BinaryIO, file: str, form: Format) -> TextIO:
+    refuse_utf16(stream.read(2), file)
+    stream.seek(0)
     encoding = form.encoding
     if encoding == "utf-8 or latin-1":  # MovieLens changed from one to the other
         content = stream.read()
@@ -137,7 +139,7 @@ def _objects(
     """One object per line: JSON, or a Python dict that is parsed and never evaluated."""
     parse: Callable[[str], Any] = json.loads if form.kind == "json" else ast.literal_eval
     what = "JSON" if form.kind == "json" else "a Python dict"
-    with _text(stream, form) as text:
+    with _text(stream, file, form) as text:
         for number, line in enumerate(text, start=1):
             if not line.strip():
                 continue
@@ -155,7 +157,12 @@ def _objects(
                 problem = f"no field {missing[0]!r}; it has {known}"
                 rejected.add(file, number, problem, line.rstrip())
                 continue
-            yield number, [_as_text(value[column]) for column in columns]
+            try:
+                fields = [_as_text(value[column]) for column in columns]
+            except RecursionError:
+                rejected.add(file, number, "nested too deeply", line.rstrip())
+                continue
+            yield number, fields
 
 
 def _parquet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import hashlib
@@ -74,6 +75,18 @@ def open_source(source: Source, compression: str | None = "infer") -> Iterator[B
         yield stream
     finally:
         file.__exit__(None, None, None)
+
+
+def refuse_utf16(start: bytes, file: str) -> None:
+    """Refuse a text file that begins with the byte order mark of UTF-16.
+
+    Raises:
+        InputError: it does.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(
+            f"{file}: is UTF-16, expected UTF-8; convert it (iconv -f UTF-16 -t UTF-8)"
+        )
 
 
 def release_memory() -> None:
