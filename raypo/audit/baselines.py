@@ -51,15 +51,19 @@ def score_heuristics(
     """Score all heuristics on `rows`.
 
     Args:
-        dataset: its training rows and titles make the heuristics.
+        dataset: its training rows and titles make the heuristics; without training rows there are
+            no baselines.
         rows: held-out rows with candidates.
         known: other held-out rows. Options (which position in the candidate list, short or long
-            titles) are selected on these, so that no heuristic is fitted to the rows it answers.
+            titles) are selected on these, so that no heuristic is fitted to the rows it answers;
+            without any there are no heuristics of that kind.
         ranks: orders of the catalogue, from `known_orders`.
     """
     non_personalised = _non_personalised(dataset, rows, known, ranks)
     baselines = {
-        name: heuristic_scores(heuristic, dataset, rows) for name, heuristic in _BASELINES.items()
+        name: heuristic_scores(heuristic, dataset, rows)
+        for name, heuristic in _BASELINES.items()
+        if not dataset.train.empty
     }
     return [
         *(_score(name, False, scores, rows) for name, scores in non_personalised.items()),
@@ -88,11 +92,10 @@ def _non_personalised(
 ) -> Mapping[str, np.ndarray]:
     candidates = candidates_of(rows)
     length = np.array([len(title) for title in dataset.titles])
-    scores = {
-        "random": np.zeros(candidates.shape),
-        **_position(candidates, known),
-        **_longest_or_shortest(candidates, length, known),
-    }
+    scores = {"random": np.zeros(candidates.shape)}
+    if not known.empty:
+        scores |= _position(candidates, known)
+        scores |= _longest_or_shortest(candidates, length, known)
     for name, rank in ranks.items():
         scores[f"next {name} after the last history item"] = _next(candidates, rank, rows)
     return scores
@@ -103,8 +106,9 @@ def known_orders(dataset: Dataset) -> dict[str, np.ndarray]:
     found = {
         "in the alphabet": item_orders.by_name(dataset.titles),
         "by id": item_orders.by_source_id(dataset.items["source_id"]),
-        "in a hidden order": item_orders.hidden(dataset.train, dataset.num_items),
     }
+    if not dataset.train.empty:
+        found["in a hidden order"] = item_orders.hidden(dataset.train, dataset.num_items)
     return {name: rank for name, rank in found.items() if rank is not None}
 
 

@@ -86,15 +86,17 @@ def find_in_heuristics(
 ) -> Iterator[Finding]:
     """Find non-personalised heuristics that score above twice chance on test rows."""
     rows = len(dataset.test)
-    best = max(heuristics, key=lambda one: one.hit_ratio if one.baseline else 0.0)
+    baselines = [one for one in heuristics if one.baseline]
+    best = max(baselines, key=lambda one: one.hit_ratio, default=None)
+    compared = f", {best.name} {best.hit_ratio:.3f}" if best else "; there are no baselines"
     for heuristic in heuristics:
         if heuristic.baseline or heuristic.low <= 2 * chance:
             continue
-        beats = heuristic.low > best.hit_ratio
+        beats = best is not None and heuristic.low > best.hit_ratio
         yield Finding(
             f"the non-personalised heuristic '{heuristic.name}' scores HitRatio@1 "
             f"{heuristic.hit_ratio:.3f} [{heuristic.low:.3f}, {heuristic.high:.3f}]; chance is "
-            f"{chance:.3f}, {best.name} {best.hit_ratio:.3f}",
+            f"{chance:.3f}{compared}",
             "severe" if beats else "warning",
             round(heuristic.hit_ratio * rows),
             rows,
@@ -224,6 +226,8 @@ def _ties(dataset: Dataset) -> Finding | None:
 
 
 def _unseen_candidates(dataset: Dataset) -> Finding | None:
+    if dataset.train.empty:
+        return None
     rows = _held_out(dataset)
     known = np.zeros(dataset.num_items, dtype=bool)
     known[np.concatenate(dataset.train["history"].to_list())] = True

@@ -120,9 +120,13 @@ class PrepareConfig(PrepareSettings):
 class ImportConfig(BaseConfig):
     """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
 
-    train: LocalPath = Field(description="JSON array or JSON lines, gzipped or not")
+    train: LocalPath | None = Field(
+        None,
+        description="JSON array or JSON lines, gzipped or not; without it, a data set serves "
+        "evaluation alone",
+    )
     validation: LocalPath | None = Field(
-        None, description="None takes the last tenth of the training rows"
+        None, description="as train; None takes the last tenth of the training rows"
     )
     test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")

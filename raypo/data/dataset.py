@@ -31,7 +31,7 @@ class Dataset:
     Attributes:
         folder: of the data set.
         train, validation, test: rows user_id, history, target, timestamp; the last two with
-            candidates.
+            candidates. The first two may be empty (`require_rows`).
         items: item_id (the row number), source_id, title, popularity.
         info: content of `dataset.json`.
     """
@@ -52,6 +52,19 @@ class Dataset:
     def num_items(self) -> int:
         """Items in the catalogue."""
         return len(self.items)
+
+    def require_rows(self, *splits: str) -> None:
+        """Refuse a data set that was imported without the rows of a split.
+
+        Raises:
+            InputError: a split has no rows.
+        """
+        for split in splits:
+            if getattr(self, split).empty:
+                raise InputError(
+                    f"{self.folder}: has no {split} rows, which this needs; it was imported "
+                    f"without a {split} file"
+                )
 
     @property
     def fingerprint(self) -> str:
@@ -128,7 +141,7 @@ def _read(file: Path, info: dict[str, Any], users: np.ndarray | None) -> pd.Data
         if column not in frame.columns:
             raise InputError(f"{file}: no column {column!r}; it has {', '.join(frame.columns)}")
         _refuse(file, frame[column].isna().to_numpy(), f"{column} is empty")
-    if frame.empty:
+    if frame.empty and info.get("counts", {}).get(file.stem) != 0:
         raise InputError(f"{file}: has no rows")
     return frame
 
@@ -147,6 +160,8 @@ def _read_users(file: Path, users: np.ndarray) -> pd.DataFrame:
 
 
 def _check_rows(file: Path, frame: pd.DataFrame, num_items: int) -> None:
+    if frame.empty:
+        return
     targets = frame["target"].to_numpy()
     _refuse(file, (targets < 0) | (targets >= num_items), "its target is an unknown item")
     _check_items(file, frame["history"], "history", num_items)
@@ -175,5 +190,6 @@ def _check_items(file: Path, column: pd.Series, name: str, num_items: int) -> np
 
 
 def _refuse(file: Path, bad: np.ndarray, what: str) -> None:
+    """Refuse a file by its first bad row, counted from 1."""
     if bad.any():
-        raise InputError(f"{file}: row {int(bad.argmax())}: {what}")
+        raise InputError(f"{file}: row {int(bad.argmax()) + 1}: {what}")

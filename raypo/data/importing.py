@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from raypo.config import ImportConfig, InputError
 from raypo.config.paths import uri
@@ -35,6 +36,16 @@ from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 
 _VERSION = 3  # raise it when the same files and options give another data set
+# Empty splits have types too.
+_SCHEMA = pa.schema(
+    [
+        ("history", pa.list_(pa.int64())),
+        ("target", pa.int64()),
+        ("candidates", pa.list_(pa.int64())),
+        ("user_id", pa.int64()),
+        ("timestamp", pa.int64()),
+    ]
+)
 
 
 def import_published(
@@ -98,7 +109,8 @@ def import_published(
 
     def fill(folder: Path) -> dict[str, Any]:
         for name, frame in splits.items():
-            write_parquet(frame, folder / f"{name}.parquet")
+            schema = _SCHEMA.remove(_SCHEMA.get_field_index("candidates"))
+            write_parquet(frame, folder / f"{name}.parquet", _SCHEMA if name != "train" else schema)
         write_parquet(items, folder / "items.parquet")
         if rejected.count:
             info["counts"]["quarantined"] = rejected.count
@@ -139,6 +151,8 @@ def _read(
     }
     for name, path in files.items():
         _refuse_empty(splits[name], path, rejected)
+    if "train" not in splits:
+        splits = {"train": [], "validation": []} | splits
     if "validation" not in splits:
         cut = len(splits["train"]) * 9 // 10
         if not cut:
@@ -173,7 +187,8 @@ def _equally_many(
     rows: Sequence[ImportedRow], config: ImportConfig, rejected: RejectedRows
 ) -> list[ImportedRow]:
     """Rows with as many candidates as most rows have."""
-    (expected, _), *_ = Counter(len(row.candidates) for row in rows).most_common(1)
+    counts = Counter(len(row.candidates) for row in rows)
+    expected = max(counts, key=counts.__getitem__, default=0)
     for row in rows:
         found = len(row.candidates)
         if found != expected:

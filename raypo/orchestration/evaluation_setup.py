@@ -85,6 +85,9 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     """
     _check_models(config)
     dataset = load_dataset(config.data)
+    dataset.require_rows(config.split)
+    if config.heuristic not in (None, "random"):
+        dataset.require_rows("train")
     models = _resolve_models(config, dataset)
     open_run(config.output, config)
     names = models.names

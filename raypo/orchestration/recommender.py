@@ -36,7 +36,7 @@ def train(config: RecommenderConfig, progress: Progress = no_progress) -> dict[s
     """
     if config.launcher == "local" or (config.output / "summary.json").exists():
         return train_recommender(config, progress)
-    load_dataset(config.data)
+    load_dataset(config.data).require_rows("train", "validation")
     open_run(config.output, config)
     progress(0, config.max_epochs, "starting a worker")
     connect()

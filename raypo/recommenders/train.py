@@ -43,6 +43,7 @@ def train_recommender(
     if config.kind == "sasrec" and config.hidden % config.heads:
         raise InputError(f"hidden: {config.hidden} is not a multiple of heads ({config.heads})")
     dataset = load_dataset(config.data)
+    dataset.require_rows("train", "validation")
     open_run(config.output, config)
     if (config.output / "summary.json").exists():
         return dict(read_json(config.output / "summary.json"))

@@ -50,6 +50,7 @@ def check_inputs(config: TrainingConfig) -> tuple[Dataset, BatchSampler]:
     objective = make_objective(config)
     check_mlflow(config.mlflow)
     dataset = load_dataset(config.data)
+    dataset.require_rows("train", "validation")
     resolve_model(config.policy.model)
     load_template(config.policy.prompt)
     if config.policy.adapter is not None:

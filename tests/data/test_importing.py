@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import ImportConfig, InputError
+from raypo.config import EvaluateConfig, ImportConfig, InputError, RecommenderConfig
 from raypo.config.loading import load_config
+from raypo.data.dataset import load_dataset
 from raypo.data.importing import import_published
+from raypo.orchestration.evaluate import evaluate
+from raypo.orchestration.prepare import import_published as import_data
+from raypo.recommenders.train import train_recommender
 from tests.data.published import (
     TITLES,
     config_of,
@@ -195,3 +199,31 @@ def test_the_separator_is_a_text_of_at_least_one_character(tmp_path: Path) -> No
     assert load_config(ImportConfig, None, [*overrides, "separator=|"]).separator == "|"
     write_rows(tmp_path / "test.jsonl", [row("Alien|Brazil", "Clue")] * 2)
     assert titles_of(imported(tmp_path, separator="|"), "test")[0] == ["Alien", "Brazil"]
+
+
+def test_a_test_file_alone_is_evaluated_but_not_trained_on(tmp_path: Path) -> None:
+    config = config_of(tmp_path, train=None)
+    info = import_data(config)
+    assert [info["counts"][split] for split in ("train", "validation", "test")] == [0, 0, 6]
+    data = load_dataset(config.output)
+    assert titles_of(data, "test") == [one["historyList"] for one in some_rows()]
+    assert data.items["popularity"].tolist() == [0] * len(TITLES)
+    scores = {one["name"]: one["baseline"] for one in info["audit"]["heuristics"]}
+    assert "random" in scores and not any(scores.values())
+    trained = RecommenderConfig(data=config.output, output=tmp_path / "recommender")
+    for action in (
+        lambda: train_recommender(trained),
+        lambda: evaluate(evaluation_of(config.output, "validation", "random")),
+        lambda: evaluate(evaluation_of(config.output, "test", "item-knn")),
+    ):
+        with pytest.raises(InputError, match=r"out: has no (train|validation) rows, which this"):
+            action()
+    result = evaluate(evaluation_of(config.output, "test", "random"))
+    assert result["likelihood"]["n"] == 6
+
+
+def evaluation_of(data: Path, split: str, heuristic: str) -> EvaluateConfig:
+    settings = {"split": split, "heuristic": heuristic, "num_bootstrap": 10}
+    return EvaluateConfig.model_validate(
+        settings | {"data": data, "output": data.parent / f"evaluated-{split}-{heuristic}"}
+    )

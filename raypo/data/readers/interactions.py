@@ -160,7 +160,8 @@ def _problems(
     if reader.rating:
         bad = ~np.isfinite(frame["rating"].to_numpy())
         problems[bad] = [
-            f"{reader.rating} is {text[:200]!r}, expected a number" for text in chunk[reader.rating][bad]
+            f"{reader.rating} is {text[:200]!r}, expected a number"
+            for text in chunk[reader.rating][bad]
         ]
     for column, named in (("item", reader.item), ("user", reader.user)):
         problems[(frame[column].str.strip() == "").to_numpy()] = f"{named} is empty"
