@@ -120,6 +120,12 @@ class PrepareConfig(PrepareSettings):
 class ImportConfig(BaseConfig):
     """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
 
+    layout: Literal["json", "llara"] = Field(
+        "json",
+        description="json: rows of titles with candidates, as S-DPO publishes; llara: pickled data "
+        "frames of item ids, as LLaRA publishes, which `items` names",
+    )
+
     train: LocalPath | None = Field(
         None,
         description="JSON array or JSON lines, gzipped or not; without it, a data set serves "
@@ -130,6 +136,14 @@ class ImportConfig(BaseConfig):
     )
     test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")
+    items: LocalPath | None = Field(
+        None,
+        description="file of all items, with their ids and titles: id2name.txt (`id::name`), "
+        "LLaRA's u.item, or a file of `raypo data prepare`",
+    )
+    items_format: str = Field("auto", description="`auto` recognises it by the file's name")
+    item_field: str | None = Field(None, description="column of ids in the items file")
+    title_field: str | None = Field(None, description="column of titles in the items file")
     separator: Annotated[str, Field(min_length=1)] = Field(
         "::",
         description="between titles, if a list is one text; it is divided so that all parts are "
@@ -142,9 +156,24 @@ class ImportConfig(BaseConfig):
     paper: Paper | None = Field(
         None, description="print the statistics next to those that papers give for this data set"
     )
-    history_field: str = "historyList"
-    candidates_field: str = "itemList"
-    target_field: str = "trueSelection"
+    history_field: str = Field("historyList", description="titles, oldest first")
+    candidates_field: str = Field("itemList", description="titles, the target among them")
+    target_field: str = Field("trueSelection", description="a title")
+    user_field: str | None = Field(
+        None,
+        description="the source's id of the user; None finds users by histories that continue",
+    )
+    history_ids_field: str | None = Field(
+        None, description="the source's ids of the history's items, in the same order"
+    )
+    candidates_ids_field: str | None = Field(
+        None, description="the source's ids of the candidates, in the same order"
+    )
+    target_id_field: str | None = Field(None, description="the source's id of the target")
+    candidates: Annotated[int, Field(ge=2)] = Field(
+        20, description="with layout=llara: candidates per row, target included, drawn once"
+    )
+    seed: NonNegativeInt = Field(0, description="with layout=llara: of the drawn candidates")
 
 
 class RecommenderSettings(BaseConfig):

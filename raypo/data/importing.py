@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,9 @@ import pyarrow as pa
 
 from raypo.config import ImportConfig, InputError
 from raypo.config.paths import uri
-from raypo.data.published_rows import (
-    ImportedRow,
-    PublishedRow,
-    divided_candidates,
-    named_titles,
-    typed_rows,
-    usable_rows,
-)
+from raypo.data.llara_rows import read_published_llara
+from raypo.data.published_rows import ImportedRow, Published, read_published_json
 from raypo.data.readers import RejectedRows
-from raypo.data.readers.joined_titles import TitleDivider
-from raypo.data.readers.json_rows import read_json_rows
 from raypo.data.split import SPLITS
 from raypo.data.writing import (
     QUARANTINE,
@@ -36,16 +29,19 @@ from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 
 _VERSION = 3  # raise it when the same files and options give another data set
-# Empty splits have types too.
-_SCHEMA = pa.schema(
+_NOT_OPTIONS = {"train", "validation", "test", "items", "output", "paper"}
+_ITEM_LIST = pa.list_(pa.int64())
+_TRAIN = pa.schema(
     [
-        ("history", pa.list_(pa.int64())),
+        ("history", _ITEM_LIST),
         ("target", pa.int64()),
-        ("candidates", pa.list_(pa.int64())),
         ("user_id", pa.int64()),
         ("timestamp", pa.int64()),
     ]
 )
+_HELD_OUT = _TRAIN.insert(2, pa.field("candidates", _ITEM_LIST))
+# Empty splits have types too.
+_SCHEMA = {"train": _TRAIN, "validation": _HELD_OUT, "test": _HELD_OUT}
 
 
 def import_published(
@@ -53,9 +49,9 @@ def import_published(
 ) -> dict[str, Any]:
     """Import a published data set, unless the folder already holds it.
 
-    Rows have a history, a candidate list and a target, all titles. Items get ids in the order in
-    which they appear. The files name no users: a row whose history continues the previous row's
-    belongs to the same user. They hold no times: rows are numbered instead.
+    Rows have a history, a candidate list and a target. Items get numbers in the order in which they
+    appear. If the files name no users, a row whose history continues the previous row's belongs to
+    the same user. They hold no times: rows are numbered instead.
 
     Args:
         config: the files.
@@ -69,49 +65,34 @@ def import_published(
         InputError: a wrong file or row (named), or an output folder with other content.
     """
     files = _given_files(config)
-    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in files.items()}
-    options = config.model_dump(
-        mode="json", exclude={"train", "validation", "test", "output", "paper"}
-    )
+    named = files if config.items is None else files | {"items": config.items}
+    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in named.items()}
+    options = config.model_dump(mode="json", exclude=_NOT_OPTIONS)
     key = value_hash([_VERSION, source, options])
     existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
     progress(0, 3, "reading")
     rejected = RejectedRows(config.malformed)
-    rows = _read(files, config, rejected)
-    ids: dict[str, int] = {}
-    splits = {name: _frame(rows[name], ids) for name in SPLITS}
-    count = len(splits["test"]["candidates"].iat[0])
-    splits["train"] = splits["train"].drop(columns="candidates")
-    _number(splits)
-    items = pd.DataFrame(
-        {
-            "item_id": np.arange(len(ids)),
-            "source_id": list(ids),
-            "title": list(ids),
-            "popularity": popularity(splits["train"], len(ids)),
-        }
-    )
-    sequences, interactions = _sequences(splits)
+    published = _read(files, config, rejected)
+    tables = _tables(published, named_users=config.user_field is not None)
     info: dict[str, Any] = {
         "source": source,
-        "options": options | {"candidates": count, "timestamps": False, "users": "unknown"},
-        "seed": 0,
-        "key": key,
-        "counts": {
-            "users": sequences,
-            "items": len(ids),
-            "interactions": interactions,
-            **{name: len(frame) for name, frame in splits.items()},
+        "options": options
+        | {
+            "candidates": len(tables["test"]["candidates"].iat[0]),
+            "timestamps": False,
+            "users": "unknown" if config.user_field is None else "given",
         },
+        "seed": config.seed,
+        "key": key,
+        "counts": _counts(tables) | published.counts,
     }
 
     def fill(folder: Path) -> dict[str, Any]:
-        for name, frame in splits.items():
-            schema = _SCHEMA.remove(_SCHEMA.get_field_index("candidates"))
-            write_parquet(frame, folder / f"{name}.parquet", _SCHEMA if name != "train" else schema)
-        write_parquet(items, folder / "items.parquet")
+        for name, table in tables.items():
+            schema = _SCHEMA.get(name)
+            write_parquet(table, folder / f"{name}.parquet", schema)
         if rejected.count:
             info["counts"]["quarantined"] = rejected.count
             write_text(folder / QUARANTINE, rejected.drain())
@@ -127,28 +108,17 @@ def _given_files(config: ImportConfig) -> dict[str, Path]:
     """The files by the name of their split."""
     files = {"train": config.train, "validation": config.validation, "test": config.test}
     given = {name: path for name, path in files.items() if path is not None}
-    for path in given.values():
+    for path in (*given.values(), *([] if config.items is None else [config.items])):
         if not path.is_file():
             raise InputError(f"{uri(path)}: no such file")
     return given
 
 
-def _read(
-    files: dict[str, Path], config: ImportConfig, rejected: RejectedRows
-) -> dict[str, list[ImportedRow]]:
-    """Usable rows of every split.
-
-    Titles may hold the separator, so a text of joined titles is divided by the titles that all
-    files name.
-    """
-    typed = {
-        name: list(typed_rows(read_json_rows(path, rejected), config, rejected))
-        for name, path in files.items()
-    }
-    divider = _divider([row for rows in typed.values() for row in rows], config)
-    splits = {
-        name: list(usable_rows(rows, divider, config, rejected)) for name, rows in typed.items()
-    }
+def _read(files: dict[str, Path], config: ImportConfig, rejected: RejectedRows) -> Published:
+    """Usable rows of every split."""
+    read = read_published_llara if config.layout == "llara" else read_published_json
+    published = read(files, config, rejected)
+    splits = published.splits
     for name, path in files.items():
         _refuse_empty(splits[name], path, rejected)
     if "train" not in splits:
@@ -164,13 +134,7 @@ def _read(
         splits["train"] = splits["train"][:cut]
     for name in ("validation", "test"):
         splits[name] = _equally_many(splits[name], config, rejected)
-    return splits
-
-
-def _divider(rows: Sequence[PublishedRow], config: ImportConfig) -> TitleDivider:
-    known = named_titles(rows)
-    known |= divided_candidates(rows, known, config.separator)
-    return TitleDivider(known, config.separator)
+    return replace(published, splits=splits)
 
 
 def _refuse_empty(rows: Sequence[ImportedRow], path: Path, rejected: RejectedRows) -> None:
@@ -213,11 +177,36 @@ def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
     return counts
 
 
-def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
-    """Number of sequences, and of interactions in them (first histories and targets)."""
-    rows = pd.concat(splits.values())
+def _tables(published: Published, named_users: bool) -> dict[str, pd.DataFrame]:
+    """The data set's tables by name: splits, items, and users if the source names them."""
+    ids = {title: number for number, title in enumerate(published.titles)}
+    splits = {name: _frame(published.splits[name], ids) for name in SPLITS}
+    users = _number_named(splits) if named_users else None
+    if users is None:
+        _number(splits)
+    _number_rows(splits)
+    splits["train"] = splits["train"].drop(columns="candidates")
+    items = pd.DataFrame(
+        {
+            "item_id": np.arange(len(ids)),
+            "source_id": [published.ids.of(title) for title in ids],
+            "title": list(ids),
+            "popularity": popularity(splits["train"], len(ids)),
+        }
+    )
+    return splits | {"items": items} | ({} if users is None else {"users": users})
+
+
+def _counts(tables: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Sequences, items, interactions in the sequences (first histories and targets), and rows."""
+    rows = pd.concat([tables[name] for name in SPLITS if not tables[name].empty])
     first = rows.drop_duplicates("user_id")
-    return len(first), int(first["history"].map(len).sum()) + len(rows)
+    return {
+        "users": len(first),
+        "items": len(tables["items"]),
+        "interactions": int(first["history"].map(len).sum()) + len(rows),
+        **{name: len(tables[name]) for name in SPLITS},
+    }
 
 
 def _frame(rows: Sequence[ImportedRow], ids: dict[str, int]) -> pd.DataFrame:
@@ -226,13 +215,15 @@ def _frame(rows: Sequence[ImportedRow], ids: dict[str, int]) -> pd.DataFrame:
     def known(titles: Sequence[str]) -> list[int]:
         return [ids.setdefault(title, len(ids)) for title in titles]
 
-    numbers = [(known(row.history), *known([row.target]), known(row.candidates)) for row in rows]
-    return pd.DataFrame(numbers, columns=["history", "target", "candidates"])
+    numbers = [
+        (known(row.history), *known([row.target]), known(row.candidates), row.user) for row in rows
+    ]
+    return pd.DataFrame(numbers, columns=["history", "target", "candidates", "user_id"])
 
 
 def _number(splits: dict[str, pd.DataFrame]) -> None:
-    """Assign users by continued histories, and row numbers instead of times."""
-    user, number = -1, 0
+    """Number users 0, 1, 2, …: a history that continues the previous row's is the same user's."""
+    user = -1
     for name, frame in splits.items():
         users, before = [], None
         for history, target in zip(frame["history"], frame["target"], strict=True):
@@ -240,6 +231,25 @@ def _number(splits: dict[str, pd.DataFrame]) -> None:
                 user += 1
             users.append(user)
             before = [*history, target]
-        times = np.arange(number, number + len(frame))
-        splits[name] = frame.assign(user_id=users, timestamp=times)
+        splits[name] = frame.assign(user_id=users)
+
+
+def _number_named(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Number users in the order in which they appear.
+
+    Returns:
+        Columns user_id and source_id.
+    """
+    numbers: dict[str, int] = {}
+    for name, frame in splits.items():
+        users = [numbers.setdefault(user, len(numbers)) for user in frame["user_id"]]
+        splits[name] = frame.assign(user_id=users)
+    return pd.DataFrame({"user_id": list(numbers.values()), "source_id": list(numbers)})
+
+
+def _number_rows(splits: dict[str, pd.DataFrame]) -> None:
+    """Number rows instead of times."""
+    number = 0
+    for name, frame in splits.items():
+        splits[name] = frame.assign(timestamp=np.arange(number, number + len(frame)))
         number += len(frame)
