@@ -118,7 +118,7 @@ class PrepareConfig(PrepareSettings):
 
 
 class ImportConfig(BaseConfig):
-    """`raypo data import`: published S-DPO/LLaRA files, evaluated exactly as published."""
+    """`raypo data import`: S-DPO's or LLaRA's published files."""
 
     layout: Literal["json", "llara"] = Field(
         "json",
