@@ -100,6 +100,7 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
 
 def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:
     dataset = load_dataset(settings.data or prepared_movielens())
+    dataset.require_rows("train")
     num_candidates = dataset.info["options"]["candidates"]
     candidates = TrainingCandidates(
         TrainingRows.of_frame(dataset.train), dataset.num_items, num_candidates, settings.seed

@@ -58,7 +58,7 @@ def data_prepare(
 
 @data_app.command("import")
 def data_import(config: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Import files as S-DPO publishes them, candidates as published."""
+    """Import files that S-DPO or LLaRA publish."""
     from raypo.orchestration.prepare import import_published
 
     parsed = configs.load_config(configs.ImportConfig, config, overrides or [])

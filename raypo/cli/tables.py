@@ -12,12 +12,13 @@ from rich.text import Text
 
 from raypo.audit import Audit
 from raypo.config import Paper
-from raypo.data.readers.times import UNITS
+from raypo.data.readers.times import PER_SECOND
 from raypo.data.statistics import statistics_table
 from raypo.evaluation.search_report.trials import SCORE, format_value, short_names
 from raypo.objectives import available_objectives
 from raypo.objectives.preset_docs import describe_preset
 
+CONVERTED = set(PER_SECOND) - {"seconds"}
 _SPLITS = ("train", "validation", "test")
 # Kinds of parts that most presets have: left out where space is short.
 _COMMON_KINDS = {"own", "all", "fixed", "none", "logistic"}
@@ -85,12 +86,12 @@ def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
     options = info["options"]
     splits = ", ".join(f"{info['counts'][name]:,} {name}" for name in _SPLITS)
     table.caption = f"rows: {splits}; {options['candidates']} candidates"
-    unit = info.get("options", {}).get("time_format")
-    if unit in UNITS and unit != "seconds":
-        table.caption += f"; times in {unit}, converted to seconds"
     quarantined = info["counts"].get("quarantined")
     if quarantined:
         table.caption += f"; {quarantined:,} unusable rows in quarantine.jsonl"
+    converted = [unit for unit in info.get("time_units") or {} if unit in CONVERTED]
+    if converted:
+        table.caption += f"; times in {', '.join(converted)}, converted to seconds"
     return table
 
 

@@ -54,8 +54,8 @@ class PrepareSettings(BaseConfig):
     )
     time_format: str = Field(
         "auto",
-        description="seconds, milliseconds, microseconds, nanoseconds, iso or a pattern "
-        "such as %Y-%m-%d",
+        description="seconds, milliseconds, microseconds, nanoseconds, mixed (each by its size), "
+        "iso or a pattern such as %Y-%m-%d; auto finds it out",
     )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop", description="unusable rows stop the run, or are written to quarantine.jsonl"
@@ -118,43 +118,62 @@ class PrepareConfig(PrepareSettings):
 
 
 class ImportConfig(BaseConfig):
-    """`raypo data import`: files as S-DPO publishes them, rows and candidates unchanged."""
+    """`raypo data import`: S-DPO's or LLaRA's published files."""
+
+    layout: Literal["json", "llara"] = Field(
+        "json",
+        description="json: rows of titles with candidates, as S-DPO publishes; llara: pickled data "
+        "frames of item ids, as LLaRA publishes, which `items` names",
+    )
 
     train: LocalPath | None = Field(
         None,
-        description="JSON array or JSON lines, gzipped or not; None makes a data set that can be "
-        "evaluated on alone",
+        description="JSON array or JSON lines, gzipped or not; without it, a data set serves "
+        "evaluation alone",
     )
     validation: LocalPath | None = Field(
-        None, description="None takes the last tenth of the training rows"
+        None, description="as train; None takes the last tenth of the training rows"
     )
     test: LocalPath = Field(description="as train")
     output: LocalPath = Field(description="folder of the prepared data set")
-    separator: str = Field(
+    items: LocalPath | None = Field(
+        None,
+        description="file of all items, with their ids and titles: id2name.txt (`id::name`), "
+        "LLaRA's u.item, or a file of `raypo data prepare`",
+    )
+    items_format: str = Field("auto", description="`auto` recognises it by the file's name")
+    item_field: str | None = Field(None, description="column of ids in the items file")
+    title_field: str | None = Field(None, description="column of titles in the items file")
+    separator: Annotated[str, Field(min_length=1)] = Field(
         "::",
-        min_length=1,
-        description="between titles, if a history is one text; titles that contain it are told by "
-        "the titles that candidate lists and targets name",
+        description="between titles, if a list is one text; it is divided so that all parts are "
+        "titles that the files name",
     )
     malformed: Literal["stop", "quarantine"] = Field(
         "stop",
         description="unusable rows stop the run, or are written to quarantine.jsonl",
     )
-    user_field: str | None = Field(
-        None, description="field of users' ids; None tells users by continued histories"
-    )
-    items: LocalPath | None = Field(
-        None, description="catalogue with the source's id of each title, for source_id"
-    )
-    items_format: str = Field("auto", description="as of `raypo data prepare`")
-    item_field: str | None = Field(None, description="column of item ids in the catalogue")
-    title_field: str | None = Field(None, description="column of titles in the catalogue")
     paper: Paper | None = Field(
         None, description="print the statistics next to those that papers give for this data set"
     )
-    history_field: str = "historyList"
-    candidates_field: str = "itemList"
-    target_field: str = "trueSelection"
+    history_field: str = Field("historyList", description="titles, oldest first")
+    candidates_field: str = Field("itemList", description="titles, the target among them")
+    target_field: str = Field("trueSelection", description="a title")
+    user_field: str | None = Field(
+        None,
+        description="the source's id of the user; None finds users by histories that continue",
+    )
+    history_ids_field: str | None = Field(
+        None, description="the source's ids of the history's items, in the same order"
+    )
+    candidates_ids_field: str | None = Field(
+        None, description="the source's ids of the candidates, in the same order"
+    )
+    target_id_field: str | None = Field(None, description="the source's id of the target")
+    candidates: Annotated[int, Field(ge=2)] = Field(
+        20, description="with layout=llara: candidates per row, target included, drawn once"
+    )
+    seed: NonNegativeInt = Field(0, description="with layout=llara: of the drawn candidates")
 
 
 class RecommenderSettings(BaseConfig):

@@ -48,7 +48,7 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not equals or not key:
         raise InputError(f"override {override!r}: expected key=value")
     try:
-        # Alone, `|` and `>` are YAML's empty blocks, but the character is meant.
+        # `|` and `>` alone are YAML's empty blocks, but the character is meant.
         value = text if text in ("|", ">") else yaml.safe_load(text)
         return key, number_if_text_is_one(value)
     except yaml.YAMLError:

@@ -279,5 +279,6 @@ def _check_items(file: Path, column: pd.Series, name: str, num_items: int) -> np
 
 
 def _refuse(file: Path, bad: np.ndarray, what: str) -> None:
+    """Refuse a file by its first bad row, counted from 1."""
     if bad.any():
-        raise InputError(f"{file}: row {int(bad.argmax())}: {what}")
+        raise InputError(f"{file}: row {int(bad.argmax()) + 1}: {what}")

@@ -1,19 +1,22 @@
-"""Files as S-DPO publishes them to a prepared data set, candidates as published."""
+"""Published S-DPO/LLaRA files to a prepared data set, candidates as published."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from raypo.config import ImportConfig, InputError
-from raypo.data.joined_titles import JoinedTitles
-from raypo.data.published_rows import PublishedRow, named_titles, read_rows, resolve_histories
-from raypo.data.readers import ItemColumns, RejectedRows, read_items
-from raypo.data.readers.sources import resolve_sources
+from raypo.config.paths import uri
+from raypo.data.llara_rows import read_published_llara
+from raypo.data.published_rows import ImportedRow, Published, read_published_json
+from raypo.data.readers import RejectedRows
 from raypo.data.split import SPLITS
 from raypo.data.writing import (
     QUARANTINE,
@@ -25,7 +28,20 @@ from raypo.data.writing import (
 from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 
-_VERSION = 3
+_VERSION = 3  # raise it when the same files and options give another data set
+_NOT_OPTIONS = {"train", "validation", "test", "items", "output", "paper"}
+_ITEM_LIST = pa.list_(pa.int64())
+_TRAIN = pa.schema(
+    [
+        ("history", _ITEM_LIST),
+        ("target", pa.int64()),
+        ("user_id", pa.int64()),
+        ("timestamp", pa.int64()),
+    ]
+)
+_HELD_OUT = _TRAIN.insert(2, pa.field("candidates", _ITEM_LIST))
+# Empty splits have types too.
+_SCHEMA = {"train": _TRAIN, "validation": _HELD_OUT, "test": _HELD_OUT}
 
 
 def import_published(
@@ -33,10 +49,9 @@ def import_published(
 ) -> dict[str, Any]:
     """Import a published data set, unless the folder already holds it.
 
-    Rows have a history, a candidate list and a target, all titles. Items get ids in the order in
-    which they appear. Where the files name no users, a row whose history continues the previous
-    row's belongs to the same user. They hold no times: rows are numbered instead. Without training
-    rows the data set can be evaluated on, and nothing else.
+    Rows have a history, a candidate list and a target. Items get numbers in the order in which they
+    appear. If the files name no users, a row whose history continues the previous row's belongs to
+    the same user. They hold no times: rows are numbered instead.
 
     Args:
         config: the files.
@@ -49,62 +64,35 @@ def import_published(
     Raises:
         InputError: a wrong file or row (named), or an output folder with other content.
     """
-    files = {"train": config.train, "validation": config.validation, "test": config.test}
-    given = {name: path for name, path in files.items() if path is not None}
-    for path in (*given.values(), *([config.items] if config.items else [])):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
-    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in given.items()}
-    if config.items is not None:
-        source["items"] = {"file": Path(config.items).name, "sha256": file_hash(config.items)}
-    excluded = {"train", "validation", "test", "output", "paper", "items"}
-    options = config.model_dump(mode="json", exclude=excluded)
+    files = _given_files(config)
+    named = files if config.items is None else files | {"items": config.items}
+    source = {name: {"file": path.name, "sha256": file_hash(path)} for name, path in named.items()}
+    options = config.model_dump(mode="json", exclude=_NOT_OPTIONS)
     key = value_hash([_VERSION, source, options])
     existing = existing_dataset(config.output, key)
     if existing is not None:
         return existing
     progress(0, 3, "reading")
-    ids: dict[str, int] = {}
     rejected = RejectedRows(config.malformed)
-    frames = _frames(given, config, ids, rejected)
-    named_users = config.user_field is not None
-    splits = _with_validation(_numbered(frames, named_users), config)
-    count = len(splits["test"]["candidates"].iat[0])
-    splits["train"] = splits["train"].drop(columns="candidates")
-    source_ids = _source_ids(config, ids)
-    items = pd.DataFrame(
-        {
-            "item_id": np.arange(len(ids)),
-            "source_id": source_ids,
-            "title": list(ids),
-            "popularity": _popularity(splits, len(ids)),
-        }
-    )
-    sequences, interactions = _sequences(splits)
-    users = "named" if named_users else "unknown"
+    published = _read(files, config, rejected)
+    tables = _tables(published, named_users=config.user_field is not None)
     info: dict[str, Any] = {
         "source": source,
         "options": options
         | {
-            "candidates": count,
+            "candidates": len(tables["test"]["candidates"].iat[0]),
             "timestamps": False,
-            "users": users,
-            "popularity": "training" if config.train is not None else "test histories",
+            "users": "unknown" if config.user_field is None else "given",
         },
-        "seed": 0,
+        "seed": config.seed,
         "key": key,
-        "counts": {
-            "users": sequences,
-            "items": len(ids),
-            "interactions": interactions,
-            **{name: len(frame) for name, frame in splits.items()},
-        },
+        "counts": _counts(tables) | published.counts,
     }
 
     def fill(folder: Path) -> dict[str, Any]:
-        for name, frame in splits.items():
-            write_parquet(frame, folder / f"{name}.parquet")
-        write_parquet(items, folder / "items.parquet")
+        for name, table in tables.items():
+            schema = _SCHEMA.get(name)
+            write_parquet(table, folder / f"{name}.parquet", schema)
         if rejected.count:
             info["counts"]["quarantined"] = rejected.count
             write_text(folder / QUARANTINE, rejected.drain())
@@ -116,10 +104,68 @@ def import_published(
     return result
 
 
+def _given_files(config: ImportConfig) -> dict[str, Path]:
+    """The files by the name of their split."""
+    files = {"train": config.train, "validation": config.validation, "test": config.test}
+    given = {name: path for name, path in files.items() if path is not None}
+    for path in (*given.values(), *([] if config.items is None else [config.items])):
+        if not path.is_file():
+            raise InputError(f"{uri(path)}: no such file")
+    return given
+
+
+def _read(files: dict[str, Path], config: ImportConfig, rejected: RejectedRows) -> Published:
+    """Usable rows of every split."""
+    read = read_published_llara if config.layout == "llara" else read_published_json
+    published = read(files, config, rejected)
+    splits = published.splits
+    for name, path in files.items():
+        _refuse_empty(splits[name], path, rejected)
+    if "train" not in splits:
+        splits = {"train": [], "validation": []} | splits
+    if "validation" not in splits:
+        cut = len(splits["train"]) * 9 // 10
+        if not cut:
+            raise InputError(
+                f"{uri(files['train'])}: has 1 usable row, expected at least 2; without a "
+                "validation file the last tenth is taken"
+            )
+        splits["validation"] = splits["train"][cut:]
+        splits["train"] = splits["train"][:cut]
+        published = replace(published, validation_is_cut=True)
+    for name in ("validation", "test"):
+        splits[name] = _equally_many(splits[name], config, rejected)
+    return replace(published, splits=splits)
+
+
+def _refuse_empty(rows: Sequence[ImportedRow], path: Path, rejected: RejectedRows) -> None:
+    if rows:
+        return
+    mine = [row for row in rejected.rows if row.file == uri(path)]
+    if not mine:
+        raise InputError(f"{uri(path)}: has no rows")
+    first = f"{mine[0].file}:{mine[0].line}: {mine[0].problem}"
+    raise InputError(f"{uri(path)}: all {len(mine)} rows are unusable; the first: {first}")
+
+
+def _equally_many(
+    rows: Sequence[ImportedRow], config: ImportConfig, rejected: RejectedRows
+) -> list[ImportedRow]:
+    """Rows with as many candidates as most rows have."""
+    counts = Counter(len(row.candidates) for row in rows)
+    expected = max(counts, key=counts.__getitem__, default=0)
+    for row in rows:
+        found = len(row.candidates)
+        if found != expected:
+            problem = f"{config.candidates_field} holds {found} titles, expected {expected}"
+            row.source.reject(f"{problem} as in most rows", rejected)
+    return [row for row in rows if len(row.candidates) == expected]
+
+
 def _popularity(splits: dict[str, pd.DataFrame], num_items: int) -> np.ndarray:
     """Occurrences in training; without training rows in the test rows' histories, [num_items].
 
-    Each user's history counts once, the longest that the test rows show.
+    Each user's longest history of the test rows counts, its last.
     """
     if len(splits["train"]):
         return popularity(splits["train"], num_items)
@@ -143,110 +189,87 @@ def popularity(train: pd.DataFrame, num_items: int) -> np.ndarray:
     return counts
 
 
-def _sequences(splits: dict[str, pd.DataFrame]) -> tuple[int, int]:
-    """Number of sequences, and of interactions in them (first histories and targets)."""
-    rows = pd.concat(splits.values())
+def _tables(published: Published, named_users: bool) -> dict[str, pd.DataFrame]:
+    """The data set's tables by name: splits, items, and users if the source names them."""
+    ids = {title: number for number, title in enumerate(published.titles)}
+    splits = {name: _frame(published.splits[name], ids) for name in SPLITS}
+    users = _number_named(splits) if named_users else None
+    if users is None:
+        _number(splits, published.validation_is_cut)
+    _number_rows(splits)
+    splits["train"] = splits["train"].drop(columns="candidates")
+    items = pd.DataFrame(
+        {
+            "item_id": np.arange(len(ids)),
+            "source_id": [published.ids.of(title) for title in ids],
+            "title": list(ids),
+            "popularity": _popularity(splits, len(ids)),
+        }
+    )
+    return splits | {"items": items} | ({} if users is None else {"users": users})
+
+
+def _counts(tables: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Sequences, items, interactions in the sequences (first histories and targets), and rows."""
+    rows = pd.concat([tables[name] for name in SPLITS if not tables[name].empty])
     first = rows.drop_duplicates("user_id")
-    return len(first), int(first["history"].map(len).sum()) + len(rows)
+    return {
+        "users": len(first),
+        "items": len(tables["items"]),
+        "interactions": int(first["history"].map(len).sum()) + len(rows),
+        **{name: len(tables[name]) for name in SPLITS},
+    }
 
 
-def _frames(
-    given: dict[str, Path], config: ImportConfig, ids: dict[str, int], rejected: RejectedRows
-) -> dict[str, pd.DataFrame]:
-    """Rows of each file with columns history, target, candidates, user; fills the items' ids.
+def _frame(rows: Sequence[ImportedRow], ids: dict[str, int]) -> pd.DataFrame:
+    """Rows as numbers of items; new titles get the next ones."""
 
-    Raises:
-        InputError: a file has no usable row, or its rows have different numbers of candidates.
+    def known(titles: Sequence[str]) -> list[int]:
+        return [ids.setdefault(title, len(ids)) for title in titles]
+
+    numbers = [
+        (known(row.history), *known([row.target]), known(row.candidates), row.user) for row in rows
+    ]
+    return pd.DataFrame(numbers, columns=["history", "target", "candidates", "user_id"])
+
+
+def _number(splits: dict[str, pd.DataFrame], validation_is_cut: bool) -> None:
+    """Number users 0, 1, 2, …: a history that continues the previous row's is the same user's.
+
+    Args:
+        splits: rows by split; gets the column `user_id`.
+        validation_is_cut: validation rows follow the training rows in one file, and their first
+            user may be the last one there.
     """
-    rows = {name: read_rows(path, config, rejected) for name, path in given.items()}
-    known = set().union(*(named_titles(of_file) for of_file in rows.values()))
-    titles = JoinedTitles(known, config.separator)
-
-    def numbered(names: Sequence[str]) -> list[int]:
-        return [ids.setdefault(title, len(ids)) for title in names]
-
-    frames = {}
-    for name, path in given.items():
-        resolved = resolve_histories(path, rows[name], titles, rejected)
-        if not resolved:
-            raise InputError(f"{path}: has no usable rows")
-        _require_equal_candidates(path, [row for row, _ in resolved])
-        frames[name] = pd.DataFrame(
-            [
-                (numbered(history), numbered([row.target])[0], numbered(row.candidates), row.user)
-                for row, history in resolved
-            ],
-            columns=["history", "target", "candidates", "user"],
-        )
-    return frames
-
-
-def _require_equal_candidates(path: Path, rows: Sequence[PublishedRow]) -> None:
-    count = len(rows[0].candidates)
-    for row in rows:
-        if len(row.candidates) != count:
-            raise InputError(
-                f"{path}:{row.line}: has {len(row.candidates)} candidates, unlike line "
-                f"{rows[0].line} with {count}"
-            )
-
-
-def _with_validation(
-    frames: dict[str, pd.DataFrame], config: ImportConfig
-) -> dict[str, pd.DataFrame]:
-    """All splits: those that are not given are empty, but validation is cut from training."""
-    empty = frames["test"].iloc[:0]
-    train, validation = frames.get("train", empty), frames.get("validation", empty)
-    if config.validation is None and len(train):
-        cut = len(train) * 9 // 10
-        train, validation = train.iloc[:cut], train.iloc[cut:].reset_index(drop=True)
-    splits = {"train": train, "validation": validation, "test": frames["test"]}
-    return {name: splits[name] for name in SPLITS}
-
-
-def _source_ids(config: ImportConfig, titles: Collection[str]) -> list[str]:
-    """The catalogue's id of each title; the title itself without a catalogue.
-
-    Raises:
-        InputError: the catalogue lacks a title, or has it more than once.
-    """
-    if config.items is None:
-        return list(titles)
-    sources = resolve_sources([str(config.items)])
-    columns = ItemColumns(config.items_format, config.item_field, config.title_field)
-    items = read_items(sources, RejectedRows("stop"), columns)
-    names = items["title"].str.strip()
-    wanted = names.isin(set(titles))
-    repeated = names[wanted & names.duplicated(keep=False)]
-    if len(repeated):
-        raise InputError(f"{config.items}: {repeated.iat[0]!r} is the title of several ids")
-    found = dict(zip(names[wanted], items["item"][wanted], strict=True))
-    missing = [title for title in titles if title not in found]
-    if missing:
-        raise InputError(
-            f"{config.items}: lacks {len(missing)} of {len(titles)} titles, such as {missing[0]!r}"
-        )
-    return [str(found[title]) for title in titles]
-
-
-def _numbered(frames: dict[str, pd.DataFrame], named_users: bool) -> dict[str, pd.DataFrame]:
-    """The same with users, by name or by continued histories, and row numbers instead of times."""
-    names: dict[str, int] = {}
-    user, number = -1, 0
-    numbered = {}
-    for file, frame in frames.items():
-        users, before = [], None
-        for history, target, own_name in zip(
-            frame["history"], frame["target"], frame["user"], strict=True
-        ):
-            if named_users:
-                user = names.setdefault(own_name, len(names))
-            elif before is None or list(history) not in (before, before[1:]):
+    user, before = -1, None
+    for name, frame in splits.items():
+        users = []
+        if not (validation_is_cut and name == "validation"):
+            before = None
+        for history, target in zip(frame["history"], frame["target"], strict=True):
+            if before is None or list(history) not in (before, before[1:]):
                 user += 1
             users.append(user)
             before = [*history, target]
-        times = np.arange(number, number + len(frame))
-        frame = frame.assign(user_id=np.array(users, dtype=np.int64), timestamp=times)
-        numbered[file] = frame.drop(columns="user")
+        splits[name] = frame.assign(user_id=users)
+
+
+def _number_named(splits: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Number users in the order in which they appear.
+
+    Returns:
+        Columns user_id and source_id.
+    """
+    numbers: dict[str, int] = {}
+    for name, frame in splits.items():
+        users = [numbers.setdefault(user, len(numbers)) for user in frame["user_id"]]
+        splits[name] = frame.assign(user_id=users)
+    return pd.DataFrame({"user_id": list(numbers.values()), "source_id": list(numbers)})
+
+
+def _number_rows(splits: dict[str, pd.DataFrame]) -> None:
+    """Number rows instead of times."""
+    number = 0
+    for name, frame in splits.items():
+        splits[name] = frame.assign(timestamp=np.arange(number, number + len(frame)))
         number += len(frame)
-    return numbered

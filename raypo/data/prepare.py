@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from raypo.data.filters import kept_interactions
 from raypo.data.prepare_options import PrepareOptions, resolve_options
 from raypo.data.readers import LogReader, RejectedRows, log_reader, read_items
 from raypo.data.readers.sources import Source, identify, release_memory, resolve_sources
+from raypo.data.readers.times import AS_THEY_ARE, PER_SECOND, units_of_files
 from raypo.data.shards import (
     OrderTask,
     ReadResult,
@@ -114,7 +116,11 @@ def prepare(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="shards.") as name:
             work = Workspace(Path(name), _number_of_shards(inputs.log))
             read = _read(inputs.log, reader, items, options, work, runner)
-            log = _order(len(items), options, work, runner)
+            units = ["seconds"] * len(read)
+            if reader.time_format == "numbers":
+                names = [file.location for file in inputs.log]
+                units = units_of_files(names, [one["units"] for one in read])
+            log = _order(len(items), units, options, work, runner)
             plan = _split(log, options, runner)
             filled = _examples(log, plan, items, options, folder, runner)
             write_parquet(_catalogue(items, plan, options), folder / "items.parquet")
@@ -124,7 +130,8 @@ def prepare(
             counts |= _write_rejected(folder / QUARANTINE, rejected, read)
         return {
             "source": inputs.hashes,
-            "options": inputs.options | {"time_format": reader.time_format},
+            "options": inputs.options,
+            "time_units": dict(Counter(units)) if reader.time_format == "numbers" else None,
             "seed": options.seed,
             "key": inputs.key,
             "counts": counts,
@@ -181,10 +188,18 @@ def _number_of_shards(files: Sequence[Source]) -> int:
 
 
 def _order(
-    num_items: int, options: PrepareOptions, work: Workspace, runner: TaskRunner
+    num_items: int,
+    units: Sequence[str],
+    options: PrepareOptions,
+    work: Workspace,
+    runner: TaskRunner,
 ) -> ShardedLog:
     """Sort every shard by user and time, and mark duplicates."""
-    tasks = [OrderTask(number, work.folder, options.duplicates) for number in range(work.shards)]
+    per_second = tuple(1.0 if unit == AS_THEY_ARE else PER_SECOND[unit] for unit in units)
+    tasks = [
+        OrderTask(number, work.folder, options.duplicates, per_second)
+        for number in range(work.shards)
+    ]
     return ShardedLog(work.folder, tuple(runner.run(order_shard, tasks, "sorting")), num_items)
 
 

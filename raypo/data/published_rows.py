@@ -1,178 +1,294 @@
-"""Rows of published files: a history, a list of candidates and a target, all titles."""
+"""Rows of published files: their fields checked, and their texts divided into titles."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raypo.config import ImportConfig, InputError
-from raypo.data.joined_titles import JoinedTitles
-from raypo.data.readers import RejectedRows
-from raypo.data.readers.sources import refuse_utf16
+from raypo.config import ImportConfig
+from raypo.data.readers.joined_titles import TitleDivider
+from raypo.data.readers.json_rows import SourceRow, read_json_rows
+from raypo.data.readers.rejected_rows import RejectedRows
+from raypo.data.source_ids import SourceIds, read_source_ids
+
+Titles = list[str] | str
+
+
+class _Problem(Exception):
+    """Why a row is unusable."""
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row.
+    """A row whose fields have the right types.
 
     Attributes:
-        line: from 1; of a JSON array the element.
-        history: titles, oldest first; or one text of joined titles.
-        target: title.
-        candidates: titles.
-        user: as the file names the user, empty where it names none.
-        content: the row as text, for reports.
+        source: where it comes from.
+        history, candidates: titles, or one text of joined titles that is not divided yet.
+        target: a title.
+        user: the source's id; None if the rows name no users.
+        ids: the source's ids of history, candidates and target; None if the rows do not have them.
     """
 
-    line: int
-    history: Sequence[str] | str
+    source: SourceRow
+    history: Titles
+    candidates: Titles
     target: str
-    candidates: Sequence[str]
-    user: str
-    content: str
+    user: str | None
+    ids: tuple[list[str] | None, list[str] | None, list[str] | None]
 
 
-def read_rows(path: Path, config: ImportConfig, rejected: RejectedRows) -> list[PublishedRow]:
-    """Rows of a file; unusable ones are rejected.
+@dataclass(frozen=True)
+class ImportedRow:
+    """A usable row: its titles, oldest first in the history, and its user if known."""
+
+    source: SourceRow
+    history: list[str]
+    candidates: list[str]
+    target: str
+    user: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What published files hold.
+
+    Attributes:
+        splits: usable rows by split.
+        ids: of items at the source.
+        titles: items that are in the data set even if no row names them.
+        counts: further numbers for `dataset.json`.
+        validation_is_cut: the validation rows are the end of the training file.
+    """
+
+    splits: dict[str, list[ImportedRow]]
+    ids: SourceIds
+    titles: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    validation_is_cut: bool = False
+
+
+def read_published_json(
+    files: Mapping[str, Path], config: ImportConfig, rejected: RejectedRows
+) -> Published:
+    """Rows of files of JSON.
+
+    Titles may hold the separator, so a text of joined titles is divided by the titles that all
+    files name.
+
+    Args:
+        files: by split.
+        config: names the fields and the file of items.
+        rejected: collects unusable rows.
 
     Raises:
-        InputError: the file cannot be read, or a row is unusable and the policy is `stop`.
+        InputError: a file cannot be read, or a row is unusable and the policy is `stop`.
     """
-    rows = []
-    for line, text, value in _values(path, rejected):
+    ids = read_source_ids(config, rejected)
+    typed = {
+        name: list(typed_rows(read_json_rows(path, rejected), config, rejected))
+        for name, path in files.items()
+    }
+    rows = [row for split in typed.values() for row in split]
+    known = named_titles(rows) | ids.titles
+    known |= divided_candidates(rows, known, config.separator)
+    divider = TitleDivider(known, config.separator)
+    return Published(
+        {
+            name: list(usable_rows(split, divider, ids, config, rejected))
+            for name, split in typed.items()
+        },
+        ids,
+    )
+
+
+def typed_rows(
+    rows: Iterable[SourceRow], config: ImportConfig, rejected: RejectedRows
+) -> Iterator[PublishedRow]:
+    """Rows that have all fields, of the right types; `rejected` collects the others."""
+    for row in rows:
         try:
-            rows.append(_row(line, text, value, config))
-        except ValueError as error:
-            rejected.add(str(path), line, str(error), text)
-    return rows
+            yield PublishedRow(
+                row,
+                _titles(row, config.history_field),
+                _titles(row, config.candidates_field),
+                _title(row, config.target_field),
+                _user(row, config.user_field),
+                (
+                    _ids(row, config.history_ids_field, config.separator),
+                    _ids(row, config.candidates_ids_field, config.separator),
+                    _ids(row, config.target_id_field, None),
+                ),
+            )
+        except _Problem as problem:
+            row.reject(str(problem), rejected)
 
 
-def named_titles(rows: Sequence[PublishedRow]) -> set[str]:
-    """Every title that stands by itself: candidates, targets, and histories that are lists."""
+def named_titles(rows: Iterable[PublishedRow]) -> set[str]:
+    """Titles that the rows name: targets and the members of lists."""
+    named: set[str] = set()
+    for row in rows:
+        named.add(row.target)
+        for titles in (row.history, row.candidates):
+            if isinstance(titles, list):
+                named.update(titles)
+    return named
+
+
+def divided_candidates(rows: Sequence[PublishedRow], known: set[str], separator: str) -> set[str]:
+    """Titles in candidate lists that are one text, by the titles known already.
+
+    A candidate list may be the only place that names a title. Where known titles do not divide it,
+    it is divided at every separator.
+    """
+    divider = TitleDivider(known, separator)
     titles: set[str] = set()
     for row in rows:
-        titles.update(row.candidates, [row.target])
-        if not isinstance(row.history, str):
-            titles.update(row.history)
-    return titles
+        if isinstance(row.candidates, str) and not divider.divide(row.candidates).ways:
+            titles.update(part.strip() for part in row.candidates.split(separator))
+    return titles - {""}
 
 
-def resolve_histories(
-    path: Path, rows: Sequence[PublishedRow], titles: JoinedTitles, rejected: RejectedRows
-) -> list[tuple[PublishedRow, list[str]]]:
-    """Each row with its history as titles; rows whose history cannot be told are rejected."""
-    resolved = []
+def usable_rows(
+    rows: Iterable[PublishedRow],
+    divider: TitleDivider,
+    ids: SourceIds,
+    config: ImportConfig,
+    rejected: RejectedRows,
+) -> Iterator[ImportedRow]:
+    """Rows with all texts divided and the target among distinct candidates; adds their `ids`."""
     for row in rows:
-        if not isinstance(row.history, str):
-            resolved.append((row, list(row.history)))
-            continue
         try:
-            resolved.append((row, titles.split(row.history)))
-        except ValueError as error:
-            rejected.add(str(path), row.line, f"its history cannot be told: {error}", row.content)
-    return resolved
+            history = _divided(row.history, config.history_field, divider)
+            candidates = _divided(row.candidates, config.candidates_field, divider)
+            _check_candidates(row.target, candidates, config)
+            _add_ids(row, (history, candidates, [row.target]), ids, config)
+        except _Problem as problem:
+            row.source.reject(str(problem), rejected)
+            continue
+        yield ImportedRow(row.source, history, candidates, row.target, row.user)
 
 
-def _row(line: int, text: str, value: Any, config: ImportConfig) -> PublishedRow:
-    """Check a row.
-
-    Raises:
-        ValueError: what is wrong with it.
-    """
-    if not isinstance(value, dict):
-        raise ValueError(f"is {type(value).__name__}, expected an object")
-    for field in (config.history_field, config.candidates_field, config.target_field):
-        if field not in value:
-            known = ", ".join(list(value)[:20]) or "no field"
-            raise ValueError(f"no field {field!r}; it has {known}")
-    target = value[config.target_field]
-    if not isinstance(target, str) or not target.strip():
-        raise ValueError(f"{config.target_field} is {target!r}, expected a title")
-    candidates = _candidates(value[config.candidates_field], config)
-    _require_target(target.strip(), candidates, config)
-    history = value[config.history_field]
-    if not isinstance(history, str):
-        history = _titles(history, config.history_field)
-    elif not history.strip():
-        raise ValueError(f"{config.history_field} is empty")
-    user = ""
-    if config.user_field is not None:
-        if not isinstance(value.get(config.user_field), str | int):
-            raise ValueError(
-                f"{config.user_field} is {value.get(config.user_field)!r}, expected a user's id"
-            )
-        user = str(value[config.user_field])
-    return PublishedRow(line, history, target.strip(), candidates, user, text)
+def _field(row: SourceRow, name: str) -> Any:
+    if name not in row.values:
+        known = ", ".join(list(row.values)[:20]) or "none"
+        raise _Problem(f"no field {name!r}; its fields are {known}")
+    return row.values[name]
 
 
-def _candidates(value: Any, config: ImportConfig) -> list[str]:
-    """Candidates are the titles that others are resolved by: one text is split as it stands."""
+def _title(row: SourceRow, field: str) -> str:
+    value = _field(row, field)
+    if not isinstance(value, str) or not value.strip():
+        raise _Problem(f"{field} is {_shown(value)}, expected a title")
+    _check_unicode([value], field)
+    return value.strip()
+
+
+def _titles(row: SourceRow, field: str) -> Titles:
+    value = _field(row, field)
     if isinstance(value, str):
-        value = value.split(config.separator)
-    return _titles(value, config.candidates_field)
-
-
-def _titles(value: Any, field: str) -> list[str]:
+        if not value.strip():
+            raise _Problem(f"{field} is empty")
+        _check_unicode([value], field)
+        return value
     if not isinstance(value, list) or not all(isinstance(title, str) for title in value):
-        raise ValueError(f"{field} is {value!r}, expected titles")
+        raise _Problem(f"{field} is {_shown(value)}, expected titles")
     titles = [title.strip() for title in value]
-    if not titles or not all(titles):
-        raise ValueError(f"{field} holds an empty title")
+    if not titles:
+        raise _Problem(f"{field} is empty")
+    if not all(titles):
+        raise _Problem(f"{field} holds an empty title")
+    _check_unicode(titles, field)
     return titles
 
 
-def _require_target(target: str, candidates: Sequence[str], config: ImportConfig) -> None:
+def _user(row: SourceRow, field: str | None) -> str | None:
+    return None if field is None else _id(_field(row, field), field)
+
+
+def _ids(row: SourceRow, field: str | None, separator: str | None) -> list[str] | None:
+    """Ids in a list, or joined in a text; a single one if there is no separator."""
+    if field is None:
+        return None
+    value = _field(row, field)
+    if separator is None:
+        return [_id(value, field)]
+    parts = value.split(separator) if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        raise _Problem(f"{field} is {_shown(value)}, expected ids")
+    return [_id(part, field) for part in parts]
+
+
+def _id(value: Any, field: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+        raise _Problem(f"{field} holds {_shown(value)}, expected an id (a text or a whole number)")
+    _check_unicode([str(value)], field)
+    return str(value).strip()
+
+
+def _add_ids(
+    row: PublishedRow,
+    titles: tuple[list[str], list[str], list[str]],
+    ids: SourceIds,
+    config: ImportConfig,
+) -> None:
+    fields = (config.history_ids_field, config.candidates_ids_field, config.target_id_field)
+    pairs: list[tuple[str, str]] = []
+    for name, keys, names in zip(fields, row.ids, titles, strict=True):
+        if keys is None:
+            continue
+        if len(keys) != len(names):
+            raise _Problem(f"{name} holds {len(keys)} ids of {len(names)} titles")
+        pairs += zip(keys, names, strict=True)
+    problem = ids.add(pairs)
+    if problem:
+        raise _Problem(problem)
+
+
+def _check_unicode(texts: Sequence[str], field: str) -> None:
+    """JSON can escape half a surrogate pair, which no file of text can hold."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise _Problem(f"{field} holds {_shown(text)}, which is not Unicode") from None
+
+
+def _divided(titles: Titles, field: str, divider: TitleDivider) -> list[str]:
+    if isinstance(titles, list):
+        return titles
+    division = divider.divide(titles)
+    if division.ways == 1:
+        return division.titles
+    if division.ways:
+        raise _Problem(f"{field} is {_shown(titles)}, which divides into titles in several ways")
+    unknown = divider.first_unknown(titles)
+    if unknown == "":
+        raise _Problem(f"{field} holds an empty title")
+    raise _Problem(
+        f"{field} holds {_shown(unknown)}, which no target, candidate list or item names"
+    )
+
+
+def _check_candidates(target: str, candidates: list[str], config: ImportConfig) -> None:
     if target not in candidates:
-        raise ValueError(
-            f"{config.target_field} is {target!r}, expected one of its {len(candidates)} candidates"
+        raise _Problem(
+            f"{config.target_field} is {_shown(target)}, expected one of its {len(candidates)} "
+            "candidates"
         )
-    twice = [title for title in candidates if candidates.count(title) > 1]
-    if twice:
-        raise ValueError(f"{config.candidates_field} holds {twice[0]!r} more than once")
+    seen: set[str] = set()
+    for title in candidates:
+        if title in seen:
+            raise _Problem(f"{config.candidates_field} holds {_shown(title)} more than once")
+        seen.add(title)
 
 
-def _values(path: Path, rejected: RejectedRows) -> Iterator[tuple[int, str, Any]]:
-    """Number, text and value of each row of a JSON array or of JSON lines, gzipped or not."""
-    text = _text(path)
-    if text.lstrip().startswith("["):
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not JSON ({_short(error)})") from None
-        for number, value in enumerate(values, start=1):
-            yield number, json.dumps(value, ensure_ascii=False), value
-        return
-    # At line feeds alone: titles may hold other line separators, which JSON does not escape.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            rejected.add(str(path), number, f"not JSON ({_short(error)})", line)
-            continue
-        yield number, line, value
-
-
-def _text(path: Path) -> str:
+def _shown(value: object) -> str:
+    """A value for messages, cut to 200 characters."""
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    refuse_utf16(content[:2], str(path))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: not UTF-8 ({error.reason})") from None
-
-
-def _short(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -6,7 +6,7 @@ result is the same with any number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -14,11 +14,13 @@ from typing import Literal, TypedDict
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypo.data.readers import LogReader, RejectedRows, read_interactions
 from raypo.data.readers.rejected_rows import Policy
 from raypo.data.readers.sources import Source
+from raypo.data.readers.times import TimesInUnit, count_units
 
 Duplicates = Literal["keep", "exact", "first", "last"]
 _READ = pa.schema(
@@ -72,11 +74,15 @@ class ReadTask:
 
 
 class ReadResult(TypedDict):
-    """Number of usable and of rejected rows in a file, and the file with the latter."""
+    """Number of usable and of rejected rows in a file, and the file with the latter.
+
+    `units` counts the times that are plausible in each unit.
+    """
 
     rows: int
     rejected: int
     rejected_file: str
+    units: dict[str, TimesInUnit]
 
 
 def read_into_shards(task: ReadTask) -> ReadResult:
@@ -90,10 +96,12 @@ def read_into_shards(task: ReadTask) -> ReadResult:
     positions = pd.Series(np.arange(len(names), dtype=np.int32), index=names)
     writers: dict[int, pq.ParquetWriter] = {}
     rows = 0
+    units: dict[str, TimesInUnit] = {}
     rejected_file = task.folder / f"rejected-{task.number:05}.jsonl"
     try:
         for chunk in read_interactions(task.source, task.reader, rejected):
             chunk = _known_items(chunk, positions, task, rejected)
+            count_units(units, chunk["time"].to_numpy(), chunk["line"].to_numpy())
             order = task.number * _FILE + rows + np.arange(len(chunk))
             rows += len(chunk)
             if task.tie_seed is not None:
@@ -111,7 +119,9 @@ def read_into_shards(task: ReadTask) -> ReadResult:
         for writer in writers.values():
             writer.close()
     _append(rejected_file, rejected.drain())
-    return ReadResult(rows=rows, rejected=rejected.count, rejected_file=str(rejected_file))
+    return ReadResult(
+        rows=rows, rejected=rejected.count, rejected_file=str(rejected_file), units=units
+    )
 
 
 def _append(file: Path, text: str) -> None:
@@ -183,11 +193,17 @@ class Shard:
 
 @dataclass(frozen=True)
 class OrderTask:
-    """A shard to sort."""
+    """A shard to sort.
+
+    Attributes:
+        number: of the shard. folder: of the shards. duplicates: which ones are kept.
+        per_second: by which each file's times are divided, [files].
+    """
 
     number: int
     folder: Path
     duplicates: Duplicates
+    per_second: tuple[float, ...]
 
 
 def order_shard(task: OrderTask) -> int:
@@ -200,7 +216,7 @@ def order_shard(task: OrderTask) -> int:
         The number of users in the shard.
     """
     files = sorted(task.folder.glob(f"read-{task.number:05}-*.parquet"))
-    tables = [pq.read_table(file, schema=_READ) for file in files]
+    tables = [_in_seconds(file, task.per_second) for file in files]
     frame = pa.concat_tables(tables or [_READ.empty_table()]).to_pandas()
     codes, names = pd.factorize(frame["user"], sort=True)
     frame["user"] = codes.astype("int32")
@@ -216,6 +232,16 @@ def order_shard(task: OrderTask) -> int:
     for file in files:
         file.unlink()
     return len(names)
+
+
+def _in_seconds(file: Path, per_second: Sequence[float]) -> pa.Table:
+    """Rows of one file of the log in a shard, their times in seconds."""
+    table = pq.read_table(file, schema=_READ)
+    divisor = per_second[int(file.stem.rpartition("-")[2])]
+    if divisor == 1:
+        return table
+    column = table.schema.get_field_index("time")
+    return table.set_column(column, _READ.field("time"), pc.divide(table["time"], divisor))
 
 
 def _duplicated(rows: pd.DataFrame, policy: Duplicates) -> pd.Series:

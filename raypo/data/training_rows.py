@@ -203,7 +203,7 @@ def _check(file: Path, first: int, part: _Part, num_items: int) -> None:
         (unknown, "its history holds an unknown item"),
     ):
         if bad.any():
-            raise InputError(f"{file}: row {first + int(bad.argmax())}: {what}")
+            raise InputError(f"{file}: row {first + int(bad.argmax()) + 1}: {what}")
 
 
 class _Buckets:

@@ -75,7 +75,10 @@ def write_dataset(
         info["files"] = {file.name: file_hash(file) for file in files}
         write_json(temporary / "dataset.json", info)
         if audit is not None:
-            info["audit"] = audit(load_dataset(temporary, AUDITED_ROWS), progress)
+            try:
+                info["audit"] = audit(load_dataset(temporary, AUDITED_ROWS), progress)
+            except InputError as error:  # the temporary folder would be named, which is removed
+                raise InputError(str(error).replace(str(temporary), str(folder))) from None
             write_json(temporary / "dataset.json", info)
         if folder.exists():
             folder.rmdir()
@@ -83,7 +86,7 @@ def write_dataset(
     return info
 
 
-def write_parquet(frame: pd.DataFrame, file: Path) -> None:
-    """Write a table without pandas' own schema metadata."""
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+def write_parquet(frame: pd.DataFrame, file: Path, schema: pa.Schema | None = None) -> None:
+    """Write a table without pandas' own schema metadata, its types by `schema` if given."""
+    table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
     pq.write_table(table, file, compression="zstd")

@@ -89,6 +89,8 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     dataset = load_dataset(config.data)
     if config.split != "test":
         dataset.require_rows(config.split)
+    if config.heuristic not in (None, "random"):
+        dataset.require_rows("train")
     models = _resolve_models(config, dataset)
     open_run(config.output, config)
     names = models.names

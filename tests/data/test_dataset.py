@@ -62,18 +62,18 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("train", put("history", 2, np.array([], dtype=np.int64)), "row 2: its history is empty"),
-        ("train", put("history", 3, np.array([1, 60])), "row 3: its history holds an unknown"),
-        ("train", put("history", 1, np.array([-1, 5])), "row 1: its history holds an unknown"),
-        ("train", put("target", 4, 60), "row 4: its target is an unknown item"),
-        ("test", put("candidates", 1, np.arange(40, 61)), "row 1: its candidates holds an unknown"),
-        ("test", put("candidates", 1, np.arange(5)), "row 1: it does not have 20 candidates"),
-        ("test", lambda f: f.assign(target=f.history.str[0]), "row 0: its target is not among"),
+        ("train", put("history", 2, np.array([], dtype=np.int64)), "row 3: its history is empty"),
+        ("train", put("history", 3, np.array([1, 60])), "row 4: its history holds an unknown"),
+        ("train", put("history", 1, np.array([-1, 5])), "row 2: its history holds an unknown"),
+        ("train", put("target", 4, 60), "row 5: its target is an unknown item"),
+        ("test", put("candidates", 1, np.arange(40, 61)), "row 2: its candidates holds an unknown"),
+        ("test", put("candidates", 1, np.arange(5)), "row 2: it does not have 20 candidates"),
+        ("test", lambda f: f.assign(target=f.history.str[0]), "row 1: its target is not among"),
         ("test", lambda f: f.drop(columns="candidates"), "no column 'candidates'; it has user_id"),
         ("test", lambda f: f.head(0), "has no rows"),
         ("items", lambda f: f.iloc[::-1], "item_id must count"),
-        ("items", put("title", 3, "The Film 0 (1980)"), "row 3: its title is already"),
-        ("items", put("title", 3, None), "row 3: title is empty"),
+        ("items", put("title", 3, "The Film 0 (1980)"), "row 4: its title is already"),
+        ("items", put("title", 3, None), "row 4: title is empty"),
     ],
 )
 def test_impossible_content_is_named(
@@ -92,7 +92,7 @@ def test_a_repeated_candidate_is_named(folder: Path) -> None:
         frame.at[2, "candidates"] = candidates
 
     rewrite(folder, "validation", double)
-    with pytest.raises(InputError, match=r"validation.parquet: row 2: an item occurs twice"):
+    with pytest.raises(InputError, match=r"validation.parquet: row 3: an item occurs twice"):
         load_dataset(folder)
 
 

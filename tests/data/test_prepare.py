@@ -148,7 +148,7 @@ def test_unusable_rows_are_collected_counted_and_audited(
     first = len(log) + 2
     assert sorted(reported) == [
         (first, "item 'nowhere' is not in the catalogue"),
-        (first + 1, "timestamp is 'late', expected a number of seconds"),
+        (first + 1, "timestamp is 'late', expected a number (below 2^53)"),
         (first + 2, "expected 3 fields, got 1"),
     ]
     (finding,) = [f for f in info["audit"]["findings"] if "quarantine" in f["what"]]

@@ -80,9 +80,9 @@ def test_negatives_are_those_of_a_plain_draw(opened: tuple[pd.DataFrame, Trainin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": [3, 50]}, "row 1: its target is an unknown item"),
-        ({"history": [[1], []]}, "row 1: its history is empty"),
-        ({"history": [[-1], [2]]}, "row 0: its history holds an unknown item"),
+        ({"target": [3, 50]}, "row 2: its target is an unknown item"),
+        ({"history": [[1], []]}, "row 2: its history is empty"),
+        ({"history": [[-1], [2]]}, "row 1: its history holds an unknown item"),
     ],
 )
 def test_impossible_rows_are_named(

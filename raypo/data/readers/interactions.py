@@ -105,7 +105,7 @@ def _infer_time_format(source: Source, reader: LogReader) -> str:
     with closing(chunks):
         for chunk in chunks:
             return guess_time_format(chunk[reader.time].head(1000))
-    return "seconds"
+    return "numbers"
 
 
 def read_interactions(
@@ -114,7 +114,8 @@ def read_interactions(
     """Chunks of interactions in the order of the file.
 
     Returns:
-        Columns user, item (text), time (float64 seconds), line, and rating (float64) if read.
+        Columns user, item (text), time (float64; seconds, or numbers of a unit that is decided
+        later if that is the time format), line, and rating (float64) if read.
 
     Raises:
         InputError: the file cannot be read, or a row is unusable and the policy is `stop`.
@@ -152,12 +153,10 @@ def _problems(
 ) -> pd.Series:
     """The problem of each row, empty if there is none."""
     problems = pd.Series("", index=frame.index, dtype=object)
+    wanted = expected_time(reader.time_format)
     name = reader.time if isinstance(reader.time, str) else "-".join(reader.time)
     bad = frame["time"].isna().to_numpy()
-    problems[bad] = [
-        f"{name} is {text[:200]!r}, expected {expected_time(text, reader.time_format)}"
-        for text in time[bad]
-    ]
+    problems[bad] = [f"{name} is {text[:200]!r}, expected {wanted}" for text in time[bad]]
     if reader.rating:
         bad = ~np.isfinite(frame["rating"].to_numpy())
         problems[bad] = [
