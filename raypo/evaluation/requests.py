@@ -49,6 +49,17 @@ class RequestBatch:
     errors: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
+def max_constrained_tokens(longest_response: int) -> int:
+    """Limit on the tokens of an answer that is constrained to titles.
+
+    It may be other tokens than the tokenizer's, and more of them.
+
+    Args:
+        longest_response: tokens of the longest title it may be.
+    """
+    return 2 * longest_response + 8
+
+
 def make_requests(rows: pd.DataFrame, names: Sequence[str], options: RequestOptions) -> Requests:
     """The requests of every mode.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +13,13 @@ from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig, InputError
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
-from raypo.data.tokenisation import make_encoder
+from raypo.data.tokenisation import Encoder, make_encoder
 from raypo.evaluation.answer_parsing import AnswerParser
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.models import Baseline, LanguageModels
 from raypo.evaluation.outputs import Outputs
 from raypo.evaluation.record import EvaluationRecord, InferenceRecord, candidates_hash
-from raypo.evaluation.requests import RequestOptions
+from raypo.evaluation.requests import RequestOptions, max_constrained_tokens
 from raypo.evaluation.summary import MetricOptions
 from raypo.io.files import value_hash
 from raypo.io.run_folder import check_run_folder, open_run
@@ -139,7 +139,25 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
         return Baseline(lambda rows: heuristic_scores(heuristic, dataset, rows, seed))
     folder = resolve_model(config.policy.model)
     encoder = make_encoder(config.policy, folder, dataset.titles, _context(config))
+    if "constrained" in config.answers:
+        encoder = _with_room_for_constrained(encoder, config.engine.max_model_len)
     return LanguageModels(folder, _adapters(config), config.policy, encoder)
+
+
+def _with_room_for_constrained(encoder: Encoder, max_model_len: int) -> Encoder:
+    """Shorten prompts so that no constrained answer ends in the middle of a title.
+
+    Raises:
+        InputError: the longest title leaves no room for a prompt.
+    """
+    answer = max_constrained_tokens(encoder.longest_response())
+    if answer >= max_model_len:
+        raise InputError(
+            f"engine.max_model_len={max_model_len}: constrained answers take up to {answer} tokens"
+        )
+    fitting = max_model_len - answer
+    limit = encoder.max_prompt_tokens
+    return replace(encoder, max_prompt_tokens=fitting if limit is None else min(limit, fitting))
 
 
 def _inputs(

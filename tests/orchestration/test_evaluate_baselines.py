@@ -8,6 +8,7 @@ import pytest
 
 from raypo.assets import resolve_model
 from raypo.config import EvaluateConfig, InputError
+from raypo.evaluation.requests import max_constrained_tokens
 from raypo.orchestration import evaluation_setup
 from raypo.orchestration.evaluate import evaluate
 from tests.orchestration.movielens import prepare_slice
@@ -90,6 +91,22 @@ def test_prompts_fit_the_vllm_scorer(data, tmp_path):
         config_of(data, tmp_path / "run", **settings)
     ).models.encoder
     assert encoder.max_prompt_tokens == 99 - encoder.longest_response()
+
+
+def test_prompts_leave_room_for_constrained_answers(data, tmp_path):
+    settings = {"policy": {"model": "tiny-random"}, "answers": ["constrained"]}
+    for context in (300, 200):
+        engine = {"max_model_len": context, "max_new_tokens": 4}
+        config = config_of(data, tmp_path / str(context), engine=engine, **settings)
+        encoder = evaluation_setup.resolve_evaluation(config).models.encoder
+        longest = encoder.longest_response()
+        assert longest > 4  # otherwise free answers would take more
+        assert encoder.max_prompt_tokens == context - max_constrained_tokens(longest)
+    with pytest.raises(
+        InputError, match=r"engine\.max_model_len=100: constrained answers take up to"
+    ):
+        engine = {"max_model_len": 100, "max_new_tokens": 4}
+        evaluate(config_of(data, tmp_path / "run", engine=engine, **settings))
 
 
 def test_a_folder_without_a_recommender_is_an_error_that_leaves_no_output(data, tmp_path):

@@ -16,7 +16,7 @@ from raypo.config import EngineConfig
 from raypo.data.tokenisation import Encoder
 from raypo.evaluation.greedy_check import first_line
 from raypo.evaluation.models import LanguageModels
-from raypo.evaluation.requests import RequestBatch
+from raypo.evaluation.requests import RequestBatch, max_constrained_tokens
 from raypo.io.progress import Progress
 from raypo.orchestration.inference.engine_pool import engine_pool
 from raypo.orchestration.inference.ray_blocks import in_blocks
@@ -119,10 +119,9 @@ def _engine_requests(
 def _constrained(encoder: Encoder, candidates: Sequence[int]) -> dict[str, Any]:
     """Sampling parameters that allow only the candidates' responses: ' title', as in training."""
     longest = max(len(encoder.response(int(item))) for item in candidates)
-    # A constrained answer may be other tokens than the tokenizer's, and more of them.
     return {
         "temperature": 0.0,
-        "max_tokens": 2 * longest + 8,
+        "max_tokens": max_constrained_tokens(longest),
         "structured_outputs": {"choice": [" " + encoder.titles[int(item)] for item in candidates]},
     }
 
