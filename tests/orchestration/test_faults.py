@@ -24,7 +24,7 @@ def command(inputs, output, *more):
         f"recommender={recommender}", f"policy.adapter={adapter}", "objective.name=napo",
         "negatives=3", "max_rows=48", "micro_batch_size=2", "epochs=3", "policy.model=tiny-random",
         "policy.dtype=float32", "cluster.workers=2", "cluster.engine=torch",
-        "validation.eval_steps=5", "validation.max_rows=8", "optimiser.learning_rate=1e-2",
+        "validation.eval_steps=5", "validation.max_rows=8", "optimiser.learning_rate=1e-3",
     ]  # fmt: skip
     return [RAYPO, "align", f"data={data}", f"output={output}", *values, *more]
 
@@ -152,11 +152,11 @@ finally:
     )
     assert answer.returncode == 0, answer.stderr
     metrics = read_metrics(output)
-    # Sums in another order differ by rounding, which grows from step to step.
+    # Sums in another order differ by rounding. At ten times the learning rate, where the loss jumps
+    # from step to step, that grows to percents.
     values = [[line["loss"] for line in lines] for lines in (metrics, undisturbed)]
     # With one worker a step has two micro-batches instead of one on each of two workers.
-    assert values[0][:16] == pytest.approx(values[1][:16], rel=2e-5)
-    assert values[0] == pytest.approx(values[1], rel=1e-2)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
     workers = [line["workers"] for line in metrics]
     assert (workers[0], workers[-1]) == (2, 1) and workers.index(1) <= 15
 
