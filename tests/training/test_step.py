@@ -53,7 +53,8 @@ def test_every_cut_has_the_loss_gradient_and_statistics_of_one_batch(results, in
                 assert step["metrics"] == pytest.approx(expected["metrics"], rel=1e-6, abs=1e-6)
                 assert step["statistics"] == pytest.approx(expected["statistics"], rel=1e-6), what
                 difference = (step["gradient"] - expected["gradient"]).norm()
-                assert difference <= 1e-6 * expected["gradient"].norm(), what
+                # Rounding of float32: rows of other lengths are summed in other orders.
+                assert difference <= 2e-6 * expected["gradient"].norm(), what
 
 
 def test_statistics_move_once_a_step_with_any_sharing_scope():
