@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from raypo.config import SftConfig, StoppedRun, parse_config
+from raypo.config import InputError, SftConfig, StoppedRun, parse_config
 from raypo.io.files import write_json
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import open_run, read_metrics
+from raypo.training.job import check_inputs
 from raypo.training.local import FolderCheckpoints
 from raypo.training.reporter import Reporter
 from raypo.training.run import run_rank, run_training
@@ -92,3 +93,11 @@ def test_a_folder_keeps_the_best_checkpoint_and_the_last(tmp_path):
     kept = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-00000002", "step-00000004"]
     assert store.best().name == "step-00000002"  # the earliest of equals
+
+
+def test_4_bit_weights_cannot_be_partitioned(inputs, tmp_path):
+    values = settings(inputs[0], tmp_path / "run")
+    values["policy"] = values["policy"] | {"quantisation": "4bit"}
+    values["cluster"] = {"workers": 2, "gpus_per_worker": 1, "zero_stage": 3}
+    with pytest.raises(InputError, match=r"policy\.quantisation: 4-bit weights cannot be part"):
+        check_inputs(parse_config(SftConfig, values, "test"))
