@@ -176,6 +176,20 @@ class ImportConfig(BaseConfig):
     seed: NonNegativeInt = Field(0, description="with layout=llara: of the drawn candidates")
 
 
+class FoldsConfig(BaseConfig):
+    """Training rows held out of further fits, so that hints at them are out of fold."""
+
+    by: Literal["time", "users"] = Field(
+        "time",
+        description="time: one fit to the earliest rows, the later ones are held out; users: each "
+        "user's rows are held out of one of `count` fits",
+    )
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="with by=time: share of the training rows that the fit takes"
+    )
+    count: Annotated[int, Field(ge=2)] = Field(3, description="with by=users: number of fits")
+
+
 class RecommenderSettings(BaseConfig):
     """Settings of a sequential recommender, as a pipeline's `recommender` section has them."""
 
@@ -205,6 +219,9 @@ class RecommenderSettings(BaseConfig):
     )
     launcher: Literal["local", "ray"] = Field(
         "local", description="in this process, or on a Ray Train worker"
+    )
+    folds: FoldsConfig | None = Field(
+        None, description="also fit to parts of the training rows, for out-of-fold hints"
     )
 
 

@@ -9,6 +9,7 @@ the URL again. So every machine has copies of its own, and run folders name no m
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,20 @@ def _to_local_path(value: Any) -> Any:
 LocalPath = Annotated[
     Path, BeforeValidator(_to_local_path), PlainSerializer(uri, when_used="json-unless-none")
 ]
+
+
+def path_unless(names: Collection[str]) -> Callable[[Any], Any]:
+    """A validator that takes one of these names as it is, and anything else as a path."""
+
+    def parse(value: Any) -> Any:
+        return value if isinstance(value, str) and value in names else _to_local_path(value)
+
+    return parse
+
+
+def uri_or_name(value: Path | str) -> str:
+    """The serialised form of a path or a name."""
+    return uri(value) if isinstance(value, Path) else value
 
 
 class StageFolders(BaseConfig):

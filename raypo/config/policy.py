@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from raypo.config.base import BaseConfig, Fraction, PositiveFloat, PositiveInt
-from raypo.config.paths import LocalPath
+from raypo.config.paths import LocalPath, path_unless, uri_or_name
+
+BUILT_IN_PROMPTS = ("ranking", "chatrec")
+HINT_HEURISTICS = ("popularity", "item-knn", "markov-chain")
+HintKind = Literal["none", "rank", "order", "vector"]
+HintFeature = Literal["item", "score", "popularity"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+PromptPath = Annotated[
+    Path | str, BeforeValidator(path_unless(BUILT_IN_PROMPTS)), PlainSerializer(uri_or_name)
+]
+HintSource = Annotated[
+    Path | str, BeforeValidator(path_unless(HINT_HEURISTICS)), PlainSerializer(uri_or_name)
+]
+HintSources = Annotated[tuple[HintSource, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
 class LoraConfig(BaseConfig):
@@ -22,11 +41,28 @@ class LoraConfig(BaseConfig):
 class PolicySettings(BaseConfig):
     """Settings of the language model: precision, LoRA, prompt and memory."""
 
-    set_by_pipeline: ClassVar[frozenset[str]] = frozenset({"model", "adapter"})
+    set_by_pipeline: ClassVar[frozenset[str]] = frozenset(
+        {"model", "adapter", "hints", "hints_recommender"}
+    )
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     lora: LoraConfig = LoraConfig()
-    prompt: LocalPath | None = Field(None, description="template file; None is the built-in one")
+    prompt: PromptPath | None = Field(
+        None, description="template file, or a built-in one: ranking (the default), chatrec"
+    )
+    hint_features: tuple[HintFeature, ...] = Field(
+        ("item", "score", "popularity"),
+        description="what the vector of a title is made from: the recommender's item vector, its "
+        "score for this user standardised over the candidates, popularity in training",
+    )
+    hint_marker: Literal["before", "after"] = Field(
+        "before", description="side of a title on which the token of its vector stands"
+    )
+    hints_in_fold: bool = Field(
+        False,
+        description="allow hints from a recommender that was fitted to the rows it hints at; a "
+        "policy learns to trust such hints more than held-out rows deserve",
+    )
     max_prompt_tokens: PositiveInt | None = Field(
         None,
         description="longer prompts lose their oldest history items; None is the model's context "
@@ -48,3 +84,15 @@ class PolicyConfig(PolicySettings):
 
     model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
     adapter: LocalPath | None = Field(None, description="PEFT adapter folder to start from")
+    hints: HintKind | None = Field(
+        None,
+        description="what the prompt says of a recommender's knowledge: none; rank (its rank of "
+        "each candidate before the title); order (candidates in its order); vector (a token "
+        "beside each title whose embedding is made from features). None is what the adapter was "
+        "trained with, or none",
+    )
+    hints_recommender: HintSources | None = Field(
+        None,
+        description="sources of hints: run folders of recommenders, popularity, item-knn, "
+        "markov-chain; None is what the adapter was trained with",
+    )

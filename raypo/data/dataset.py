@@ -116,6 +116,11 @@ class TrainingData:
         """Items in the catalogue."""
         return len(self.titles)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all the files' content, as of `Dataset`."""
+        return value_hash(self.info["files"])
+
 
 def load_training_data(folder: Path, validation_rows: int, seed: int) -> TrainingData:
     """Read what training needs, in memory that does not grow with the number of rows.

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raypo.config import InputError, PolicyConfig
+from raypo.data.hints import Hints, Markers, UserHints
 from raypo.data.prompts import load_template, render
+from raypo.data.title_tokens import (
+    CANDIDATE_MARKER,
+    HISTORY_MARKER,
+    EncodedPrompt,
+    encode_markers,
+    title_tokens,
+    warn_about_other_tokens,
+    with_marker,
+)
 from raypo.io.environment import set_deepspeed_accelerator
 from raypo.io.files import read_json
 
@@ -26,10 +36,12 @@ class EncodedUsers:
     Attributes:
         prompts: one list per user.
         responses: per user, one list per response, end-of-sequence included.
+        markers: per user, the prompt's tokens that a projector gives; None without vector hints.
     """
 
     prompts: list[list[int]]
     responses: list[list[list[int]]]
+    markers: list[Markers] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,14 @@ class Encoder:
         template: text of `load_template`.
         titles: title of item i at position i.
         max_prompt_tokens: longer prompts lose their oldest history items; None never cuts.
+        hints: what recommenders know of the candidates; None leaves them out.
     """
 
     tokenizer: PreTrainedTokenizerBase
     template: str
     titles: Sequence[str]
     max_prompt_tokens: int | None = None
+    hints: Hints | None = None
     _responses: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _cut: list[int] = field(default_factory=list, repr=False)
 
@@ -67,26 +81,60 @@ class Encoder:
         Raises:
             InputError: the prompt does not fit even with the newest history item alone.
         """
-        tokens = self._tokens(history, candidates)
-        if self.max_prompt_tokens is None or len(tokens) <= self.max_prompt_tokens:
-            return tokens
+        (hints,) = self._hints([history], [candidates], None)
+        return self._fitting(history, candidates, hints).tokens
+
+    def _hints(
+        self,
+        histories: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[int]],
+        folds: Sequence[int] | None,
+    ) -> list[UserHints]:
+        if self.hints is None:
+            return [UserHints()] * len(histories)
+        return self.hints(histories, candidates, folds)
+
+    def _fitting(
+        self, history: Sequence[int], candidates: Sequence[int], hints: UserHints
+    ) -> EncodedPrompt:
+        prompt = self._prompt(history, candidates, hints, 0)
+        if self.max_prompt_tokens is None or len(prompt.tokens) <= self.max_prompt_tokens:
+            return prompt
         for first in range(1, len(history)):
-            tokens = self._tokens(history[first:], candidates)
-            if len(tokens) <= self.max_prompt_tokens:
+            prompt = self._prompt(history, candidates, hints, first)
+            if len(prompt.tokens) <= self.max_prompt_tokens:
                 self._cut.append(first)
-                return tokens
+                return prompt
         raise InputError(
-            f"a prompt of {len(candidates)} candidates takes {len(tokens)} tokens with one history "
-            f"item, more than the {self.max_prompt_tokens} that fit"
+            f"a prompt of {len(candidates)} candidates takes {len(prompt.tokens)} tokens with one "
+            f"history item, more than the {self.max_prompt_tokens} that fit"
         )
 
-    def _tokens(self, history: Sequence[int], candidates: Sequence[int]) -> list[int]:
+    def _prompt(
+        self, history: Sequence[int], candidates: Sequence[int], hints: UserHints, first: int
+    ) -> EncodedPrompt:
+        """The prompt with the history from position `first` on."""
+        marker = self.hints.marker if self.hints is not None else None
+        listed = range(len(candidates)) if hints.order is None else hints.order
+        history_titles = [self.titles[item] for item in history[first:]]
+        titles = [self.titles[candidates[position]] for position in listed]
+        marks = None if hints.marks is None else [hints.marks[position] for position in listed]
+        sentence = self.hints.sentence if self.hints is not None else ""
+        if marker is None:
+            text = render(self.template, history_titles, titles, marks, sentence)
+            return EncodedPrompt(list(self.tokenizer(text).input_ids))
+        assert hints.history_features is not None and hints.candidate_features is not None
         text = render(
             self.template,
-            [self.titles[item] for item in history],
-            [self.titles[item] for item in candidates],
+            [with_marker(title, HISTORY_MARKER, marker) for title in history_titles],
+            [with_marker(title, CANDIDATE_MARKER, marker) for title in titles],
+            marks,
+            sentence,
         )
-        return list(self.tokenizer(text).input_ids)
+        candidate_features = hints.candidate_features[list(listed)]
+        return encode_markers(
+            self.tokenizer, text, hints.history_features[first:], candidate_features
+        )
 
     def longest_response(self) -> int:
         """Number of tokens of the longest title, among the hundred with the most bytes.
@@ -99,7 +147,7 @@ class Encoder:
     def response(self, item: int) -> list[int]:
         """Token ids of the item's title as an answer, end-of-sequence included."""
         if item not in self._responses:
-            ids = self.tokenizer(" " + self.titles[item], add_special_tokens=False).input_ids
+            ids = title_tokens(self.tokenizer, self.template, self.titles[item])
             self._responses[item] = [*ids, self.tokenizer.eos_token_id]
         return self._responses[item]
 
@@ -108,6 +156,7 @@ class Encoder:
         histories: Iterable[Sequence[int]],
         candidates: Iterable[Sequence[int]],
         responses: Iterable[Sequence[int]] | None = None,
+        folds: Sequence[int] | None = None,
     ) -> EncodedUsers:
         """Token ids of several users.
 
@@ -115,15 +164,21 @@ class Encoder:
             histories: item ids of each user, oldest first.
             candidates: item ids that each user's prompt lists.
             responses: item ids whose titles are the responses; None takes the candidates.
+            folds: of training rows, the fold that each is held out in, for hints; None for held-out
+                rows.
 
         Raises:
             InputError: as `prompt`.
         """
-        shown = list(candidates)
+        read, shown = list(histories), list(candidates)
         answers = shown if responses is None else responses
+        hints = self._hints(read, shown, folds)
+        prompts = [self._fitting(*user) for user in zip(read, shown, hints, strict=True)]
+        has_markers = self.hints is not None and self.hints.marker is not None
         return EncodedUsers(
-            [self.prompt(*user) for user in zip(histories, shown, strict=True)],
+            [prompt.tokens for prompt in prompts],
             [[self.response(int(item)) for item in items] for items in answers],
+            [prompt.markers for prompt in prompts if prompt.markers] if has_markers else None,
         )
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -132,7 +187,12 @@ class Encoder:
 
 
 def make_encoder(
-    policy: PolicyConfig, model_folder: Path, titles: Sequence[str], context: int | None = None
+    policy: PolicyConfig,
+    model_folder: Path,
+    titles: Sequence[str],
+    context: int | None = None,
+    hints: Hints | None = None,
+    template: str | None = None,
 ) -> Encoder:
     """The encoder of a policy, with prompts limited to the model's context.
 
@@ -141,11 +201,16 @@ def make_encoder(
         model_folder: folder of the base model.
         titles: title of item i at position i.
         context: number of tokens of prompt and response together; None takes the model's own.
+        hints: what recommenders know of the candidates; None leaves them out.
+        template: text of the template; None is that of `policy.prompt`.
 
     Raises:
         InputError: the longest title does not fit the context.
     """
-    encoder = Encoder(load_tokenizer(model_folder), load_template(policy.prompt), titles)
+    tokenizer = load_tokenizer(model_folder)
+    template = load_template(policy.prompt) if template is None else template
+    warn_about_other_tokens(tokenizer, template, titles)
+    encoder = Encoder(tokenizer, template, titles, hints=hints)
     limit = policy.max_prompt_tokens
     context = context or _context_length(model_folder)
     if context is not None:

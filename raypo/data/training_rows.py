@@ -21,7 +21,8 @@ from filelock import FileLock
 from raypo.config import InputError, cache_folder
 from raypo.io.files import file_hash, folder_beside, value_hash
 
-_VERSION = 1
+_VERSION = 2
+_COLUMNS = ("user_id", "history", "target", "timestamp")
 _BATCH = 1 << 16
 # Interactions of users whose items are sorted at a time.
 _SORTED = 1 << 23
@@ -39,6 +40,7 @@ class TrainingRows:
         user_ids: [users] the users' ids.
         seen_offsets: [users + 1] where each user's items begin in `seen`.
         seen: item ids in the histories and targets of each user's rows, ascending, each once.
+        timestamps: [rows] times of the targets.
     """
 
     targets: np.ndarray
@@ -48,6 +50,7 @@ class TrainingRows:
     user_ids: np.ndarray
     seen_offsets: np.ndarray
     seen: np.ndarray
+    timestamps: np.ndarray
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -65,8 +68,10 @@ class TrainingRows:
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame) -> TrainingRows:
-        """Rows with user_id, history and target, in memory."""
-        table = pa.table({name: frame[name].tolist() for name in ("user_id", "history", "target")})
+        """Rows with user_id, history and target, in memory; without timestamp in their order."""
+        if "timestamp" not in frame:
+            frame = frame.assign(timestamp=np.arange(len(frame)))
+        table = pa.table({name: frame[name].tolist() for name in _COLUMNS})
         (part,) = _parts([table.combine_chunks().to_batches()[0]])
         user_ids, users = np.unique(part.users, return_inverse=True)
         num_items = int(max(part.histories.max(), part.targets.max())) + 1
@@ -79,6 +84,7 @@ class TrainingRows:
             user_ids,
             _offsets(np.bincount(keys // num_items, minlength=len(user_ids))),
             (keys % num_items).astype(np.int32),
+            part.timestamps,
         )
 
 
@@ -112,6 +118,7 @@ _TYPES: dict[str, Any] = {
     "user_ids": np.int64,
     "seen_offsets": np.int64,
     "seen": np.int32,
+    "timestamps": np.int64,
 }
 
 
@@ -125,12 +132,13 @@ def _mapped(file: Path, kind: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows: users' ids, lengths of histories, their items one after the other, targets."""
+    """Some rows: users' ids, lengths of histories, their items in a row, targets, timestamps."""
 
     users: np.ndarray
     lengths: np.ndarray
     histories: np.ndarray
     targets: np.ndarray
+    timestamps: np.ndarray
 
     def keys(self, users: np.ndarray, num_items: int) -> np.ndarray:
         """A number for each pair of a user (numbered by `users` [rows]) and an item."""
@@ -147,6 +155,7 @@ def _parts(batches: Sequence[pa.RecordBatch] | Iterator[pa.RecordBatch]) -> Iter
             np.nan_to_num(lengths).astype(np.int64),
             history.flatten().to_numpy(zero_copy_only=False).astype(np.int32),
             batch.column("target").to_numpy(zero_copy_only=False).astype(np.int32),
+            batch.column("timestamp").to_numpy(zero_copy_only=False).astype(np.int64),
         )
 
 
@@ -168,21 +177,21 @@ def _make(file: Path, content: str, num_items: int, folder: Path) -> None:
     if file_hash(file) != content:
         raise InputError(f"{file}: changed since it was prepared (its sha256 differs)")
     parquet = pq.ParquetFile(file)
-    for name in ("user_id", "history", "target"):
+    for name in _COLUMNS:
         if name not in parquet.schema_arrow.names:
             raise InputError(f"{file}: no column {name!r}")
     user_ids = np.unique(parquet.read(columns=["user_id"]).column("user_id").to_numpy())
-    columns = ["user_id", "history", "target"]
     with folder_beside(folder) as parent:
         made = parent / "arrays"
         made.mkdir()
         buckets = _Buckets(parent, len(user_ids), parquet.metadata.num_rows)
         row, end = 0, np.int64(0)
         _append(made, "offsets", np.zeros(1))
-        for part in _parts(parquet.iter_batches(_BATCH, columns=columns)):
+        for part in _parts(parquet.iter_batches(_BATCH, columns=list(_COLUMNS))):
             _check(file, row, part, num_items)
             users = np.searchsorted(user_ids, part.users)
             _append(made, "targets", part.targets)
+            _append(made, "timestamps", part.timestamps)
             _append(made, "histories", part.histories)
             _append(made, "users", users)
             _append(made, "offsets", end + np.cumsum(part.lengths))

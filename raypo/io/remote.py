@@ -90,6 +90,9 @@ def inputs(config: Any) -> Iterator[Path]:
     elif isinstance(config, dict):
         for value in config.values():
             yield from inputs(value)
+    elif isinstance(config, tuple | list):
+        for value in config:
+            yield from inputs(value)
 
 
 def filesystem(copy: Path) -> tuple[pafs.FileSystem, str]:

@@ -14,6 +14,7 @@ from raypo.config import EvaluateConfig, InputError
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
+from raypo.data.training_rows import TrainingRows
 from raypo.evaluation.answer_parsing import AnswerParser
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.models import Baseline, LanguageModels
@@ -26,7 +27,9 @@ from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.inference.run import InferenceOptions
 from raypo.orchestration.stage import weights_hash
 from raypo.policy.adapters import adapter_hash, check_adapter
+from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.recommenders.heuristics import heuristic_scores
+from raypo.recommenders.hint_sources import HintInputs, held_out_hints, hint_hashes
 from raypo.recommenders.train import load_recommender, score_candidates
 
 
@@ -109,7 +112,8 @@ def _check_models(config: EvaluateConfig) -> None:
     if config.recommender is None and config.heuristic is None:
         _refuse_quantised_engines(config)
         resolve_model(config.policy.model)
-        load_template(config.policy.prompt)
+        if config.policy.prompt is not None:
+            load_template(config.policy.prompt)
         for folder in _adapters(config).values():
             if folder is not None:
                 check_adapter(folder)
@@ -137,11 +141,17 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
     if config.heuristic is not None:
         heuristic, seed = config.heuristic, config.seed
         return Baseline(lambda rows: heuristic_scores(heuristic, dataset, rows, seed))
-    folder = resolve_model(config.policy.model)
-    encoder = make_encoder(config.policy, folder, dataset.titles, _context(config))
+    folder, adapters = resolve_model(config.policy.model), _adapters(config)
+    policy, template = with_recorded_prompt(config.policy, adapters.values())
+    hints = None
+    if policy.hints != "none":
+        dataset.require_rows("train")
+        rows = TrainingRows.of_frame(dataset.train)
+        hints = held_out_hints(policy, HintInputs(rows, dataset.num_items, dataset.fingerprint))
+    encoder = make_encoder(policy, folder, dataset.titles, _context(config), hints, template)
     if "constrained" in config.answers:
         encoder = _with_room_for_constrained(encoder, config.engine.max_model_len)
-    return LanguageModels(folder, _adapters(config), config.policy, encoder)
+    return LanguageModels(folder, adapters, policy, encoder)
 
 
 def _with_room_for_constrained(encoder: Encoder, max_model_len: int) -> Encoder:
@@ -170,6 +180,8 @@ def _inputs(
             "model": weights_hash(models.folder),
             "prompt": value_hash(models.encoder.template),
         }
+        if models.policy.hints != "none":
+            inputs["hints"] = value_hash(hint_hashes(models.policy))
         for name, folder in models.adapters.items():
             if folder is not None:
                 inputs[f"adapter {name!r}" if name else "adapter"] = adapter_hash(folder)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
 from raypo.io.files import file_hash, value_hash
+from raypo.policy.logps import causal_lm_of
 from raypo.policy.model import load_base
+from raypo.policy.projector import Projector, load_projector, new_projector
 
 if TYPE_CHECKING:
     import peft
@@ -88,9 +90,37 @@ def check_adapter(folder: Path) -> None:
 
 
 def adapter_hash(folder: Path) -> str:
-    """Hash of an adapter's configuration and weights."""
-    names = ("adapter_config.json", "adapter_model.safetensors")
+    """Hash of an adapter's configuration and weights, its projector's included."""
+    names = ["adapter_config.json", "adapter_model.safetensors"]
+    names += [name for name in ("projector.safetensors",) if (folder / name).exists()]
     return value_hash([file_hash(folder / name) for name in names])
+
+
+def make_projector(
+    config: PolicyConfig, model: nn.Module, num_features: int, seed: int
+) -> Projector | None:
+    """The trainable projector of vector hints: a new one, or that of `config.adapter`.
+
+    Args:
+        config: names the adapter.
+        model: PEFT-wrapped.
+        num_features: of a title; 0 is a policy without vectors.
+        seed: of a new projector's weights.
+
+    Raises:
+        InputError: the adapter's projector takes other features.
+    """
+    if num_features == 0:
+        return None
+    found = load_projector(config.adapter) if config.adapter is not None else None
+    if found is None:
+        return new_projector(causal_lm_of(model), num_features, seed)
+    if found.inner.in_features != num_features:
+        raise InputError(
+            f"{config.adapter}: its projector takes {found.inner.in_features} features of a title, "
+            f"policy.hint_features and the recommender give {num_features}"
+        )
+    return found
 
 
 def save_adapter(
@@ -153,6 +183,15 @@ class AdapterScorer:
                 self._model.load_adapter(folder, label, autocast_adapter_dtype=False)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = self._model.requires_grad_(False).eval().to(device)
+        self._projectors = {
+            name: found.requires_grad_(False).to(device)
+            for name, folder in trained.items()
+            if (found := load_projector(folder)) is not None
+        }
+
+    def projector(self, name: str) -> Projector | None:
+        """The projector of the adapter `name`; None where it has none."""
+        return self._projectors.get(name)
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:

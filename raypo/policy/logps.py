@@ -14,6 +14,7 @@ from raypo.policy.decoder_check import Route, route_of
 from raypo.policy.lm_head import num_head_chunks
 from raypo.policy.packed import packed_logps
 from raypo.policy.packing import PackedResponses
+from raypo.policy.projector import Projector
 from raypo.policy.unpacked import longest_row, num_tokens, unpacked_logps
 
 if TYPE_CHECKING:
@@ -41,7 +42,11 @@ class PackedPolicy(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, attention: Kernel | None = None, recompute: Recompute = False
+        self,
+        model: nn.Module,
+        attention: Kernel | None = None,
+        recompute: Recompute = False,
+        projector: Projector | None = None,
     ) -> None:
         """Wrap a decoder, and choose the fastest way to its log-probs that is right (`route_of`).
 
@@ -51,12 +56,14 @@ class PackedPolicy(nn.Module):
             attention: kernel of packed rows; None takes the fastest on the rows' device.
             recompute: layers recomputed in backward: all, none, or `auto`, as many as keep the
                 memory of many responses near that of one.
+            projector: gives the embeddings of markers in prompts; trained with the model.
 
         Raises:
             ValueError: log-probs of this decoder cannot be computed.
         """
         super().__init__()
         self.model = model
+        self.projector = projector
         self._attention = attention
         causal_lm = causal_lm_of(model)
         self._route = route_of(causal_lm)
@@ -108,9 +115,9 @@ class PackedPolicy(nn.Module):
             layers = self.num_recomputed_layers(packed)
         with self._checkpointing.enabled_for(packed, layers):
             if route.rows == "packed":
-                return packed_logps(causal_lm, packed, self._attention, head_chunks)
+                return packed_logps(causal_lm, packed, self._attention, head_chunks, self.projector)
             by_length = route.rows == "by_length"
-            return unpacked_logps(causal_lm, packed, by_length, head_chunks)
+            return unpacked_logps(causal_lm, packed, by_length, head_chunks, self.projector)
 
     def _route_for(self, packed: PackedResponses) -> Route:
         """The route of this batch, which may depend on its longest row."""
@@ -125,19 +132,23 @@ class PackedPolicy(nn.Module):
         return route.beyond
 
 
-def response_logps(model: nn.Module, packed: PackedResponses) -> ResponseLogps:
+def response_logps(
+    model: nn.Module, packed: PackedResponses, projector: Projector | None = None
+) -> ResponseLogps:
     """Log-probs of every response given its prompt. Each prompt is computed once.
 
     Args:
         model: transformers decoder, plain or PEFT-wrapped, under DeepSpeed or not.
         packed: result of `pack_responses`; moved to the model's device.
+        projector: gives the embeddings of markers, on the model's device.
 
     Raises:
         ValueError: log-probs of this decoder cannot be computed.
     """
     packed = packed.to(next(model.parameters()).device)
     inner = getattr(model, "module", model)  # the wrapped module of DeepSpeed and DDP
-    policy = model if isinstance(inner, PackedPolicy) else PackedPolicy(inner)
+    policy = model if isinstance(inner, PackedPolicy) else None
+    policy = policy or PackedPolicy(inner, projector=projector)
     return ResponseLogps(sums=policy(packed), lengths=packed.lengths)
 
 

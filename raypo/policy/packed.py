@@ -15,6 +15,7 @@ from raypo.policy.attention import fastest_kernel
 from raypo.policy.attention_masks import Kernel, Layout
 from raypo.policy.lm_head import logit_scaling, token_logps
 from raypo.policy.packing import PackedResponses
+from raypo.policy.projector import Projector, embedded_markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ def packed_logps(
     packed: PackedResponses,
     kernel: Kernel | None = None,
     head_chunks: int | None = None,
+    projector: Projector | None = None,
 ) -> Tensor:
     """Summed log-probs [B, M] in float32.
 
@@ -33,18 +35,34 @@ def packed_logps(
         packed: on the decoder's device.
         kernel: of the attention; None takes the fastest.
         head_chunks: calls of the LM head; None is as many as its logits need.
+        projector: gives the embeddings of markers.
     """
     layout = Layout(packed, kernel or fastest_kernel(packed.tokens.device))
-    hidden = decoder_of(causal_lm)(
-        input_ids=packed.tokens,
-        # Unused, but its four dimensions keep transformers from making a mask.
-        attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
-        position_ids=packed.positions,
-        use_cache=False,
-        packed_layout=layout,
-    ).last_hidden_state
+    with embedded_markers(causal_lm, packed.marker_columns, projected(projector, packed)):
+        hidden = decoder_of(causal_lm)(
+            input_ids=packed.tokens,
+            # Unused, but its four dimensions keep transformers from making a mask.
+            attention_mask=packed.tokens.new_zeros(1, 1, 1, 1),
+            position_ids=packed.positions,
+            use_cache=False,
+            packed_layout=layout,
+        ).last_hidden_state
     hidden = hidden.flatten(0, 1).index_select(0, packed.sources)
     return response_sums(causal_lm, hidden, packed, head_chunks)
+
+
+def projected(projector: Projector | None, packed: PackedResponses) -> Tensor | None:
+    """Embeddings [V, d] of a batch's markers; None where it has none.
+
+    Raises:
+        ValueError: there are markers but no projector.
+    """
+    if packed.marker_features is None:
+        return None
+    if projector is None:
+        raise ValueError("the prompts have markers, but there is no projector for them")
+    embeddings: Tensor = projector(packed.marker_features)
+    return embeddings
 
 
 def decoder_of(causal_lm: PreTrainedModel) -> Any:

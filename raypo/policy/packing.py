@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +63,8 @@ class PackedResponses:
         response_of: [N] flat response (user * M + response) that the token belongs to.
         lengths: [B, M] number of response tokens, end-of-sequence included.
         blocks: block of each user, in the order of rows and columns.
+        marker_columns: [V] flat columns whose embedding a projector gives; None for no markers.
+        marker_features: [V, f] input of the projector.
     """
 
     tokens: Tensor
@@ -73,11 +77,20 @@ class PackedResponses:
     response_of: Tensor
     lengths: Tensor
     blocks: tuple[Block, ...]
+    marker_columns: Tensor | None = None
+    marker_features: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PackedResponses:
         """The same rows on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "blocks"}
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+    def without_markers(self) -> PackedResponses:
+        """The same rows with the plain embeddings of the markers' tokens."""
+        return replace(self, marker_columns=None, marker_features=None)
 
     @property
     def num_tokens(self) -> int:
@@ -101,6 +114,7 @@ def pack_responses(
     pad_token_id: int,
     token_budget: int | None = None,
     multiple_of: int = 1,
+    markers: Sequence[Markers] | None = None,
 ) -> PackedResponses:
     """Pack users' prompts and responses into rows.
 
@@ -112,6 +126,7 @@ def pack_responses(
         token_budget: tokens per row. Users are placed by first fit in the given order, and a longer
             user gets a row of its own. None puts all users into one row.
         multiple_of: rows are padded to a multiple of it, for kernels that work in blocks.
+        markers: of each prompt, the tokens whose embeddings a projector gives.
 
     Raises:
         ValueError: a prompt or response is empty, or users have different numbers of responses.
@@ -148,6 +163,7 @@ def pack_responses(
             blocks.append(Block(number, start, prompt, len(user.tokens), first))
         for name, values in filled.items():
             columns[name].append(values)
+    marker_columns, marker_features = _markers(markers, blocks, rows, width)
     return PackedResponses(
         **{
             name: _pad(columns[name], width, pad_token_id if fill is None else fill)
@@ -159,7 +175,40 @@ def pack_responses(
         response_of=torch.tensor(response_of),
         lengths=torch.tensor([[len(answer) for answer in answers] for answers in responses]),
         blocks=tuple(blocks),
+        marker_columns=marker_columns,
+        marker_features=marker_features,
     )
+
+
+class Markers(Protocol):
+    """Tokens of one prompt whose embeddings a projector gives."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """[v] token positions in the prompt."""
+
+    @property
+    def features(self) -> np.ndarray:
+        """[v, f] input of the projector."""
+
+
+def _markers(
+    markers: Sequence[Markers] | None,
+    blocks: Sequence[Block],
+    rows: Sequence[Sequence[int]],
+    width: int,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Flat columns and features of all users' markers, in the order of the blocks."""
+    if markers is None:
+        return None, None
+    users = [index for row in rows for index in row]
+    columns = [
+        block.row * width + block.start + position
+        for user, block in zip(users, blocks, strict=True)
+        for position in markers[user].positions
+    ]
+    features = np.concatenate([markers[user].features for user in users])
+    return torch.tensor(columns), torch.from_numpy(features)
 
 
 # Value of padding in each [R, T] tensor; None is the padding token.

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import response_logps
-from raypo.policy.packing import pack_responses
+from raypo.policy.packing import Markers, pack_responses
+from raypo.policy.projector import Projector
 
 
 @torch.no_grad()
@@ -19,6 +20,8 @@ def score_responses(
     responses: Sequence[Sequence[Sequence[int]]],
     pad_token_id: int,
     batch_size: int,
+    markers: Sequence[Markers] | None = None,
+    projector: Projector | None = None,
 ) -> Tensor:
     """Summed log-probs [B, M] of every response in nats, in float32 on the CPU.
 
@@ -28,12 +31,18 @@ def score_responses(
         responses: B lists of M lists of token ids.
         pad_token_id: fills rows where a kernel needs whole blocks.
         batch_size: users per forward pass.
+        markers: of each prompt, the tokens whose embeddings `projector` gives.
+        projector: on the model's device.
     """
     passes = []
     for start in range(0, len(prompts), batch_size):
         users = slice(start, start + batch_size)
         packed = pack_responses(
-            prompts[users], responses[users], pad_token_id, multiple_of=row_multiple()
+            prompts[users],
+            responses[users],
+            pad_token_id,
+            multiple_of=row_multiple(),
+            markers=None if markers is None else markers[users],
         )
-        passes.append(response_logps(model, packed).sums.cpu())
+        passes.append(response_logps(model, packed, projector).sums.cpu())
     return torch.cat(passes) if passes else torch.empty(0, 0)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from raypo.policy.packed import decoder_of, response_sums
+from raypo.policy.packed import decoder_of, projected, response_sums
 from raypo.policy.packing import PackedResponses
+from raypo.policy.projector import Projector, embedded_markers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,11 +31,13 @@ class _Row:
         tokens: token ids of both.
         prompt: number of tokens of the prompt.
         response: flat index (user * M + response).
+        markers: (position, index among the batch's markers) of the prompt's markers.
     """
 
     tokens: list[int]
     prompt: int
     response: int
+    markers: list[tuple[int, int]]
 
 
 def unpacked_logps(
@@ -42,6 +45,7 @@ def unpacked_logps(
     packed: PackedResponses,
     by_length: bool,
     head_chunks: int | None = None,
+    projector: Projector | None = None,
 ) -> Tensor:
     """Summed log-probs [B, M] in float32.
 
@@ -51,12 +55,16 @@ def unpacked_logps(
         by_length: rows of equal length share a call, so that none is padded; otherwise all rows
             share one call and are padded on the right.
         head_chunks: calls of the LM head; None is as many as its logits need.
+        projector: gives the embeddings of markers.
     """
     rows = _rows(packed)
+    embeddings = projected(projector, packed)
     calls: dict[int, list[_Row]] = {}
     for row in rows:
         calls.setdefault(len(row.tokens) if by_length else 0, []).append(row)
-    hidden = torch.cat([_predicting_states(causal_lm, own, packed) for own in calls.values()])
+    hidden = torch.cat(
+        [_predicting_states(causal_lm, own, packed, embeddings) for own in calls.values()]
+    )
     in_order = [row for own in calls.values() for row in own]
     return response_sums(causal_lm, hidden, _predictions(in_order, packed), head_chunks)
 
@@ -81,16 +89,27 @@ def _rows(packed: PackedResponses) -> list[_Row]:
     tokens = packed.tokens.tolist()
     users = packed.users.tolist()
     rows = []
+    markers = [] if packed.marker_columns is None else packed.marker_columns.tolist()
+    width = packed.tokens.shape[1]
     for block in packed.blocks:
+        start = block.row * width + block.start
+        own = [
+            (column - start, index)
+            for index, column in enumerate(markers)
+            if start <= column < start + block.prompt
+        ]
         prompt = tokens[block.row][block.start : block.start + block.prompt]
         first = users[block.row][block.start] * per_user
         for index in range(first, first + per_user):
-            rows.append(_Row(prompt + responses[index], block.prompt, index))
+            rows.append(_Row(prompt + responses[index], block.prompt, index, own))
     return rows
 
 
 def _predicting_states(
-    causal_lm: PreTrainedModel, rows: list[_Row], packed: PackedResponses
+    causal_lm: PreTrainedModel,
+    rows: list[_Row],
+    packed: PackedResponses,
+    embeddings: Tensor | None,
 ) -> Tensor:
     """Hidden states [N', d] that predict the tokens of these rows' responses."""
     width = max(len(row.tokens) for row in rows)
@@ -98,11 +117,14 @@ def _predicting_states(
     mask = [[1] * len(row.tokens) + [0] * (width - len(row.tokens)) for row in rows]
     device = packed.tokens.device
     is_padded = any(len(row.tokens) < width for row in rows)
-    hidden = decoder_of(causal_lm)(
-        input_ids=torch.tensor(padded, device=device),
-        attention_mask=torch.tensor(mask, device=device) if is_padded else None,
-        use_cache=False,
-    ).last_hidden_state
+    marked, which = _markers_of(rows, width, device)
+    own = None if embeddings is None else embeddings[which]
+    with embedded_markers(causal_lm, None if own is None else marked, own):
+        hidden = decoder_of(causal_lm)(
+            input_ids=torch.tensor(padded, device=device),
+            attention_mask=torch.tensor(mask, device=device) if is_padded else None,
+            use_cache=False,
+        ).last_hidden_state
     columns = [
         index * width + column
         for index, row in enumerate(rows)
@@ -110,6 +132,17 @@ def _predicting_states(
     ]
     states: Tensor = hidden.flatten(0, 1).index_select(0, torch.tensor(columns, device=device))
     return states
+
+
+def _markers_of(rows: list[_Row], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flat columns of the markers in a call's rows, and their indices in the batch."""
+    pairs = [
+        (number * width + position, index)
+        for number, row in enumerate(rows)
+        for position, index in row.markers
+    ]
+    columns, indices = torch.tensor(pairs, dtype=torch.long, device=device).view(-1, 2).T
+    return columns, indices
 
 
 def _predictions(rows: list[_Row], packed: PackedResponses) -> PackedResponses:

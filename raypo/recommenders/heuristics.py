@@ -6,6 +6,8 @@ compares models with them, and so does the audit of a data set.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sparse
 
 from raypo.data.dataset import Dataset
+from raypo.data.training_rows import TrainingRows
 
 Heuristic = Literal["random", "popularity", "item-knn", "markov-chain"]
 _ROWS_AT_A_TIME = 128
@@ -37,12 +40,8 @@ def heuristic_scores(
     popularity = dataset.items["popularity"].to_numpy()
     if name == "popularity":
         return popularity_scores(rows, popularity)
-    score = _item_knn if name == "item-knn" else _markov_chain
-    candidates = candidates_of(rows)
-    counts = popularity.astype(np.float64)
-    tie = counts[candidates] / (1 + counts.max()) * 1e-6
-    scores: np.ndarray = score(dataset, rows, candidates) + tie
-    return scores
+    fitted = fit_heuristic(name, TrainingRows.of_frame(dataset.train), dataset.num_items)
+    return replace(fitted, popularity=popularity)(list(rows["history"]), candidates_of(rows))
 
 
 def random_scores(rows: pd.DataFrame, seed: int) -> np.ndarray:
@@ -62,50 +61,112 @@ def candidates_of(rows: pd.DataFrame) -> np.ndarray:
     return np.stack(rows["candidates"].to_list())
 
 
-def _item_knn(dataset: Dataset, rows: pd.DataFrame, candidates: np.ndarray) -> np.ndarray:
-    interactions = _interactions(dataset)
-    norms = np.sqrt(np.asarray(interactions.multiply(interactions).sum(axis=0)).ravel())
-    unit = (interactions @ sparse.diags(1 / np.maximum(norms, 1))).tocsc()
-    histories = _histories(rows, dataset.num_items)
+@dataclass(frozen=True)
+class FittedHeuristic:
+    """A heuristic made from training rows.
+
+    Attributes:
+        popularity: [items] occurrences in the training sequences.
+        unit: [users, items] which user has which item, columns of length 1; of `item-knn`.
+        transitions: [items, items] how often the second follows the first; of `markov-chain`.
+    """
+
+    popularity: np.ndarray
+    unit: sparse.csc_matrix | None = None
+    transitions: sparse.csr_matrix | None = None
+
+    def __call__(self, histories: Sequence[Sequence[int]], candidates: np.ndarray) -> np.ndarray:
+        """Scores [rows, k] of candidates [rows, k] after each row's history."""
+        counts = self.popularity.astype(np.float64)
+        if self.unit is not None:
+            scores = _item_knn(self.unit, histories, candidates)
+        elif self.transitions is not None:
+            last = np.array([history[-1] for history in histories])
+            scores = _pick(self.transitions, last, candidates)
+        else:
+            return np.asarray(counts[candidates])
+        tie = counts[candidates] / (1 + counts.max()) * 1e-6
+        return np.asarray(scores + tie)
+
+
+def fit_heuristic(
+    name: Heuristic, rows: TrainingRows, num_items: int, fitted: np.ndarray | None = None
+) -> FittedHeuristic:
+    """Make a heuristic from training rows.
+
+    Args:
+        name: `popularity`, `item-knn` or `markov-chain`.
+        rows: training rows, those of a user in the order of time.
+        num_items: items in the catalogue.
+        fitted: which rows to take, bool [rows]; None takes all.
+    """
+    chosen = np.arange(len(rows)) if fitted is None else np.flatnonzero(fitted)
+    if name == "item-knn":
+        interactions = _interactions(rows, chosen, num_items)
+        norms = np.sqrt(np.asarray(interactions.multiply(interactions).sum(axis=0)).ravel())
+        unit = (interactions @ sparse.diags(1 / np.maximum(norms, 1))).tocsc()
+        return FittedHeuristic(occurrences(rows, chosen, num_items), unit=unit)
+    transitions = _transitions(rows, chosen, num_items) if name == "markov-chain" else None
+    return FittedHeuristic(occurrences(rows, chosen, num_items), transitions=transitions)
+
+
+def occurrences(rows: TrainingRows, chosen: np.ndarray, num_items: int) -> np.ndarray:
+    """Occurrences of each item in the sequences of the chosen rows, [items].
+
+    A user's sequence is the history of the first row and the targets of all.
+    """
+    _, first = np.unique(rows.users[chosen], return_index=True)
+    counts = np.bincount(rows.targets[chosen], minlength=num_items)
+    counts += np.bincount(_history_items(rows, chosen[first])[1], minlength=num_items)
+    return counts
+
+
+def _history_items(rows: TrainingRows, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Position in `chosen` and item of every history item of the chosen rows."""
+    starts, ends = rows.offsets[chosen], rows.offsets[chosen + 1]
+    lengths = ends - starts
+    before = np.cumsum(lengths) - lengths
+    within = np.arange(lengths.sum()) - np.repeat(before, lengths)
+    items = rows.histories[np.repeat(starts, lengths) + within]
+    return np.repeat(np.arange(len(chosen)), lengths), items
+
+
+def _item_knn(
+    unit: sparse.csc_matrix, histories: Sequence[Sequence[int]], candidates: np.ndarray
+) -> np.ndarray:
     scores = np.empty(candidates.shape)
     for start in range(0, len(candidates), _ROWS_AT_A_TIME):
         part = slice(start, start + _ROWS_AT_A_TIME)
-        similar = (histories[part] @ unit.T @ unit).tocsr()
+        read = _count_histories(histories[part], unit.shape[1])
+        similar = (read @ unit.T @ unit).tocsr()
         scores[part] = _pick(similar, np.arange(similar.shape[0]), candidates[part])
     return scores
 
 
-def _markov_chain(dataset: Dataset, rows: pd.DataFrame, candidates: np.ndarray) -> np.ndarray:
-    last = np.array([history[-1] for history in rows["history"]])
-    return _pick(_transitions(dataset), last, candidates)
-
-
-def _interactions(dataset: Dataset) -> sparse.csr_matrix:
-    """Which user has which item in training, [users, items]."""
-    train = dataset.train
-    users, _ = pd.factorize(train["user_id"])
-    lengths = train["history"].map(len).to_numpy()
-    row = np.concatenate([np.repeat(users, lengths), users])
-    column = np.concatenate([np.concatenate(train["history"].to_list()), train["target"]])
-    shape = (int(users.max()) + 1, dataset.num_items)
+def _interactions(rows: TrainingRows, chosen: np.ndarray, num_items: int) -> sparse.csr_matrix:
+    """Which user has which item in the chosen rows, [users, items]."""
+    users = rows.users[chosen]
+    position, items = _history_items(rows, chosen)
+    row = np.concatenate([users[position], users])
+    column = np.concatenate([items, rows.targets[chosen]])
+    shape = (len(rows.user_ids), num_items)
     matrix = sparse.csr_matrix((np.ones(len(row)), (row, column)), shape)
     matrix.data[:] = 1
     return matrix
 
 
-def _transitions(dataset: Dataset) -> sparse.csr_matrix:
-    """How often the target follows the last history item in training, [items, items]."""
-    last = [history[-1] for history in dataset.train["history"]]
+def _transitions(rows: TrainingRows, chosen: np.ndarray, num_items: int) -> sparse.csr_matrix:
+    """How often the target follows the last history item, [items, items]."""
+    last = rows.histories[rows.offsets[chosen + 1] - 1]
     ones = np.ones(len(last))
-    shape = (dataset.num_items, dataset.num_items)
-    return sparse.csr_matrix((ones, (last, dataset.train["target"])), shape)
+    return sparse.csr_matrix((ones, (last, rows.targets[chosen])), (num_items, num_items))
 
 
-def _histories(rows: pd.DataFrame, num_items: int) -> sparse.csr_matrix:
-    lengths = rows["history"].map(len).to_numpy()
-    row = np.repeat(np.arange(len(rows)), lengths)
-    column = np.concatenate(rows["history"].to_list())
-    return sparse.csr_matrix((np.ones(len(row)), (row, column)), (len(rows), num_items))
+def _count_histories(histories: Sequence[Sequence[int]], num_items: int) -> sparse.csr_matrix:
+    lengths = [len(history) for history in histories]
+    row = np.repeat(np.arange(len(histories)), lengths)
+    column = np.concatenate([np.asarray(history) for history in histories])
+    return sparse.csr_matrix((np.ones(len(row)), (row, column)), (len(histories), num_items))
 
 
 def _pick(matrix: sparse.csr_matrix, index: np.ndarray, candidates: np.ndarray) -> np.ndarray:

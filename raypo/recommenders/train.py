@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from raypo.config import InputError, RecommenderConfig
+from raypo.config.data import FoldsConfig
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.data.folds import fitted_rows, held_out_folds, number_of_fits, rows_hash
+from raypo.data.training_rows import TrainingRows
 from raypo.io.files import atomic_path, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 from raypo.io.run_folder import append_metrics, check_run_folder, open_run
@@ -45,13 +49,41 @@ def train_recommender(
         return dict(read_json(summary_file))
     dataset = check_inputs(config)
     open_run(config.output, config)
-    (config.output / "metrics.jsonl").unlink(missing_ok=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model, summary = _fit(config, dataset, progress)
-    _save(model, config, dataset)
+    model, summary = fit(config, dataset, progress)
+    save_recommender(model, config, dataset)
+    if config.folds is not None:
+        summary["folds"] = fit_folds(config, config.folds, dataset, progress)
     write_json(summary_file, summary)
     return summary
+
+
+def fit_folds(
+    config: RecommenderConfig, folds: FoldsConfig, dataset: Dataset, progress: Progress
+) -> list[dict[str, Any]]:
+    """Fit to parts of the training rows too, into `folds/0`, `folds/1`, … of the run folder.
+
+    Each `model.json` names the rows that its fit took (`fitted_rows`, a hash), so that
+    `raypo.recommenders.hints` can check that others are out of fold.
+
+    Returns:
+        The summary of each fit.
+
+    Raises:
+        InputError: a part has no rows.
+    """
+    held_out = held_out_folds(folds, TrainingRows.of_frame(dataset.train))
+    summaries = []
+    for fold in range(number_of_fits(folds)):
+        fitted = fitted_rows(held_out, fold)
+        if not fitted.any() or fitted.all():
+            raise InputError(f"folds: fit {fold} has no rows, or holds out none")
+        part = replace(dataset, train=dataset.train[fitted].reset_index(drop=True))
+        own = config.model_copy(update={"output": config.output / "folds" / str(fold)})
+        own.output.mkdir(parents=True, exist_ok=True)
+        model, summary = fit(own, part, progress)
+        save_recommender(model, own, dataset, {"fitted_rows": rows_hash(fitted)})
+        summaries.append(summary)
+    return summaries
 
 
 def check_inputs(config: RecommenderConfig) -> Dataset:
@@ -67,9 +99,19 @@ def check_inputs(config: RecommenderConfig) -> Dataset:
     return dataset
 
 
+def fit(
+    config: RecommenderConfig, dataset: Dataset, progress: Progress
+) -> tuple[SequentialRecommender, dict[str, Any]]:
+    """Train on the training rows of `dataset`; returns the best model and its summary."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return _fit(config, dataset, progress)
+
+
 def _fit(
     config: RecommenderConfig, dataset: Dataset, progress: Progress
 ) -> tuple[SequentialRecommender, dict[str, Any]]:
+    (config.output / "metrics.jsonl").unlink(missing_ok=True)
     model = build_recommender(config.model_dump(), dataset.num_items)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -173,12 +215,18 @@ def hit_ratio(model: SequentialRecommender, frame: pd.DataFrame) -> float:
     return float((candidates[np.arange(len(best)), best] == frame["target"].to_numpy()).mean())
 
 
-def _save(model: SequentialRecommender, config: RecommenderConfig, dataset: Dataset) -> None:
+def save_recommender(
+    model: SequentialRecommender,
+    config: RecommenderConfig,
+    dataset: Dataset,
+    further: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model.json`, with what `further` says, and `model.safetensors`."""
     settings = config.model_dump(mode="json") | {
         "num_items": dataset.num_items,
         "dataset": dataset.fingerprint,
     }
-    write_json(config.output / "model.json", settings)
+    write_json(config.output / "model.json", settings | dict(further or {}))
     with atomic_path(config.output / "model.safetensors") as temporary:
         save_file(model.state_dict(), temporary)
 

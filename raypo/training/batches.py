@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,7 @@ class BatchMaker:
         negatives: number of negatives per user; 0 for SFT.
         token_budget: tokens of a packed row; None packs a batch into one row.
         row_multiple: packed rows are padded to a multiple of it.
+        folds: [rows] fold in which each row is held out, for hints; None without them.
     """
 
     rows: TrainingRows
@@ -61,6 +63,7 @@ class BatchMaker:
     negatives: int
     token_budget: int | None = None
     row_multiple: int = 1
+    folds: np.ndarray | None = None
 
     def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
         """The batch of these training rows with the epoch's candidates and negatives."""
@@ -74,6 +77,7 @@ class BatchMaker:
             histories,
             candidates=[self.candidates.draw(row, epoch) for row in rows],
             responses=[(target, *items) for target, items in zip(targets, rejected, strict=True)],
+            folds=None if self.folds is None else [int(self.folds[row]) for row in rows],
         )
         return Batch(
             packed=pack_responses(
@@ -82,6 +86,7 @@ class BatchMaker:
                 self.pad_token_id,
                 self.token_budget,
                 self.row_multiple,
+                users.markers,
             ),
             chosen_items=torch.tensor(targets),
             rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),

@@ -23,7 +23,10 @@ from torch import Tensor
 from raypo.config import InputError
 from raypo.io.files import read_json, write_json
 from raypo.policy.adapters import save_adapter
+from raypo.policy.projector import save_projector
+from raypo.policy.prompt_record import PromptRecord, write_prompt_record
 from raypo.training.engine import Engine
+from raypo.training.optimizer_state import PROJECTOR
 
 logger = logging.getLogger("raypo")
 
@@ -46,7 +49,11 @@ class TrainingState:
 
 
 def write_checkpoint(
-    folder: Path, engine: Engine, tensors: dict[str, Tensor], state: TrainingState
+    folder: Path,
+    engine: Engine,
+    tensors: dict[str, Tensor],
+    state: TrainingState,
+    prompt: PromptRecord | None = None,
 ) -> None:
     """Write a checkpoint. One rank does it.
 
@@ -55,10 +62,20 @@ def write_checkpoint(
         engine: holds the policy.
         tensors: result of `engine.optimiser_state()`, which all ranks take part in.
         state: progress of the run.
+        prompt: what the policy's prompts are made from, kept beside the adapter.
     """
     weights = {name: value for name, value in tensors.items() if "/" not in name}
+    projector = {
+        name.removeprefix(PROJECTOR): weights.pop(name)
+        for name in list(weights)
+        if name.startswith(PROJECTOR)
+    }
     with _storage_errors(folder):
         save_adapter(engine.policy.model, folder / "adapter", weights)
+        if projector:
+            save_projector(folder / "adapter", projector)
+        if prompt is not None:
+            write_prompt_record(folder / "adapter", prompt)
         save_file(tensors, folder / "optimiser.safetensors")
         write_json(folder / "state.json", asdict(state))
 

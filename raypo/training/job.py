@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 
 from raypo.assets import resolve_model
-from raypo.config import AlignConfig, InputError, SftConfig, cache_folder
+from raypo.config import AlignConfig, InputError, PolicyConfig, SftConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import TrainingData, load_training_data
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
-from raypo.io.files import file_hash, read_json, value_hash
+from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
-from raypo.policy.adapters import check_adapter, load_policy
+from raypo.policy.adapters import adapter_hash, check_adapter, load_policy, make_projector
 from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy
+from raypo.policy.prompt_record import prompt_record, with_recorded_prompt
+from raypo.recommenders.hint_sources import TrainingHints, hint_hashes, training_hints
 from raypo.recommenders.train import load_recommender
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
@@ -37,11 +40,27 @@ from raypo.training.validation import ValidationSet
 TrainingConfig = SftConfig | AlignConfig
 
 
-def check_inputs(config: TrainingConfig) -> tuple[TrainingData, BatchSampler]:
-    """Check everything that can be checked without loading the model.
+@dataclass(frozen=True)
+class JobInputs:
+    """What a run reads, checked.
 
-    Returns:
-        The data set, and the sampler with all ranks present.
+    Attributes:
+        policy: with the hints of the adapter that it starts from.
+        template: text of the prompt's template.
+        dataset: training and validation rows.
+        hints: what recommenders know of the candidates; None without hints.
+        sampler: with all ranks present.
+    """
+
+    policy: PolicyConfig
+    template: str
+    dataset: TrainingData
+    hints: TrainingHints | None
+    sampler: BatchSampler
+
+
+def check_inputs(config: TrainingConfig) -> JobInputs:
+    """Check everything that can be checked without loading the model.
 
     Raises:
         InputError: data set, model, adapter, recommender, template, objective or batch sizes are
@@ -51,9 +70,11 @@ def check_inputs(config: TrainingConfig) -> tuple[TrainingData, BatchSampler]:
     check_mlflow(config.mlflow)
     dataset = load_training_data(config.data, config.validation.max_rows, config.seed)
     resolve_model(config.policy.model)
-    load_template(config.policy.prompt)
     if config.policy.adapter is not None:
         check_adapter(config.policy.adapter)
+    policy, template = with_recorded_prompt(config.policy, [config.policy.adapter])
+    template = template if template is not None else load_template(policy.prompt)
+    hints = training_hints(policy, dataset)
     if config.policy.quantisation is not None and config.cluster.gpus_per_worker == 0:
         raise InputError(
             "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
@@ -75,11 +96,15 @@ def check_inputs(config: TrainingConfig) -> tuple[TrainingData, BatchSampler]:
                 f"negatives: {config.negatives} is more than the candidate sets hold "
                 f"({dataset.info['options']['candidates'] - 1})"
             )
-    return dataset, _batch_sampler(config, dataset)
+    sampler = _batch_sampler(config, dataset, hints)
+    return JobInputs(policy, template, dataset, hints, sampler)
 
 
 def _batch_sampler(
-    config: TrainingConfig, dataset: TrainingData, active_world_size: int | None = None
+    config: TrainingConfig,
+    dataset: TrainingData,
+    hints: TrainingHints | None,
+    active_world_size: int | None = None,
 ) -> BatchSampler:
     sizes = BatchSizes(
         config.micro_batch_size,
@@ -88,7 +113,14 @@ def _batch_sampler(
         active_world_size,
         config.sharing_scope if isinstance(config, AlignConfig) else "step",
     )
-    return make_batch_sampler(len(dataset.rows), config.max_rows, sizes, config.epochs, config.seed)
+    return make_batch_sampler(
+        len(dataset.rows),
+        config.max_rows,
+        sizes,
+        config.epochs,
+        config.seed,
+        hints.eligible if hints is not None else None,
+    )
 
 
 def build_job(
@@ -105,33 +137,41 @@ def build_job(
     Raises:
         InputError: as `check_inputs`, or the checkpoint cannot be read.
     """
-    dataset, _ = check_inputs(config)
+    inputs = check_inputs(config)
+    dataset, hints = inputs.dataset, inputs.hints
     world_size = dist.get_world_size() if dist.is_initialized() else 1
-    sampler = _batch_sampler(config, dataset, world_size)
     model_folder = resolve_model(config.policy.model)
-    encoder = make_encoder(config.policy, model_folder, dataset.titles)
+    encoder = make_encoder(
+        inputs.policy,
+        model_folder,
+        dataset.titles,
+        template=inputs.template,
+        hints=hints.hints if hints is not None else None,
+    )
     job = Job(
-        engine=_engine(config, model_folder),
+        engine=_engine(config, model_folder, hints),
         objective=make_objective(config),
-        sampler=sampler,
-        make_batch=_batch_maker(config, dataset, encoder),
+        sampler=_batch_sampler(config, dataset, hints, world_size),
+        make_batch=_batch_maker(config, inputs, encoder),
         optimiser=config.optimiser,
         validation_set=ValidationSet(
             dataset.validation, encoder, encoder.tokenizer.pad_token_id, config.micro_batch_size
         ),
         eval_steps=config.validation.eval_steps,
+        prompt=prompt_record(inputs.policy, inputs.template),
         rank=rank,
     )
     if isinstance(config, AlignConfig) and config.recommender is not None:
         job.recommender = load_recommender(config.recommender).to(job.engine.device)
     if isinstance(config, AlignConfig) and job.objective.needs_reference:
-        job.reference = _reference(config, job, model_folder, dataset, progress)
+        job.reference = _reference(config, job, model_folder, inputs, progress)
     if checkpoint is not None:
         job.state = read_checkpoint(checkpoint, job.engine)
     return job
 
 
-def _batch_maker(config: TrainingConfig, dataset: TrainingData, encoder: Encoder) -> BatchMaker:
+def _batch_maker(config: TrainingConfig, inputs: JobInputs, encoder: Encoder) -> BatchMaker:
+    dataset = inputs.dataset
     candidates = TrainingCandidates(
         dataset.rows, dataset.num_items, dataset.info["options"]["candidates"], config.seed
     )
@@ -143,20 +183,25 @@ def _batch_maker(config: TrainingConfig, dataset: TrainingData, encoder: Encoder
         negatives=config.negatives if isinstance(config, AlignConfig) else 0,
         token_budget=config.token_budget,
         row_multiple=row_multiple(),
+        folds=inputs.hints.folds if inputs.hints is not None else None,
     )
 
 
-def _engine(config: TrainingConfig, model_folder: Path) -> Engine:
+def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | None) -> Engine:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with loading(config.cluster, config.policy.dtype):
         model = load_policy(config.policy, model_folder, config.seed)
-    policy = PackedPolicy(model, recompute=config.policy.gradient_checkpointing)
+    num_features = hints.hints.num_features if hints is not None else 0
+    projector = make_projector(config.policy, model, num_features, config.seed)
+    policy = PackedPolicy(
+        model, recompute=config.policy.gradient_checkpointing, projector=projector
+    )
     steps = StepConfig(config.optimiser, config.micro_batch_size)
     return make_engine(policy, config.cluster, steps)
 
 
 def _reference(
-    config: AlignConfig, job: Job, model_folder: Path, dataset: TrainingData, progress: Progress
+    config: AlignConfig, job: Job, model_folder: Path, inputs: JobInputs, progress: Progress
 ) -> Reference:
     """A frozen copy of the adapter, or log-probs from the cache, computed if missing."""
     if config.reference == "on-the-fly":
@@ -166,7 +211,7 @@ def _reference(
                 "cannot replace; use reference=precomputed or cluster.zero_stage=2"
             )
         return FrozenAdapter(job.engine)
-    file = cache_folder() / "reference" / f"{_reference_hash(config, model_folder, dataset)}.st"
+    file = cache_folder() / "reference" / f"{_reference_hash(config, model_folder, inputs)}.st"
     cached: list[PrecomputedReference | None] = [None]
     if job.rank == 0 and file.exists():
         cached = [PrecomputedReference.load(file)]
@@ -180,7 +225,7 @@ def _reference(
     return reference
 
 
-def _reference_hash(config: AlignConfig, model_folder: Path, dataset: TrainingData) -> str:
+def _reference_hash(config: AlignConfig, model_folder: Path, inputs: JobInputs) -> str:
     """Hash of the content that reference log-probs depend on."""
     assert config.policy.adapter is not None
     weights = sorted(model_folder.glob("*.safetensors"))
@@ -189,11 +234,11 @@ def _reference_hash(config: AlignConfig, model_folder: Path, dataset: TrainingDa
             _REFERENCE_FORMAT,
             file_hash(model_folder / "config.json"),
             [(file.name, _fingerprint(file)) for file in weights],
-            file_hash(config.policy.adapter / "adapter_model.safetensors"),
-            read_json(config.policy.adapter / "adapter_config.json").get("lora_alpha"),
-            load_template(config.policy.prompt),
+            adapter_hash(config.policy.adapter),
+            prompt_record(inputs.policy, inputs.template).model_dump(mode="json"),
+            hint_hashes(inputs.policy),
             [config.policy.dtype, config.policy.quantisation, config.policy.max_prompt_tokens],
-            dataset.info["files"],
+            inputs.dataset.info["files"],
             [config.max_rows, config.epochs, config.seed, config.negatives, config.users_per_step],
         ]
     )
@@ -207,4 +252,4 @@ def _fingerprint(file: Path) -> str:
 
 
 # Increased when cached values no longer equal what would be computed.
-_REFERENCE_FORMAT = 2
+_REFERENCE_FORMAT = 3

@@ -49,7 +49,7 @@ def run_training(config: TrainingConfig, launch: Launch) -> dict[str, Any]:
     summary = config.output / "summary.json"
     if check_run_folder(config.output, config) and summary.exists():
         return dict(read_json(summary))
-    _, sampler = check_inputs(config)
+    sampler = check_inputs(config).sampler
     open_run(config.output, config)
     started = time.monotonic()
     (config.output / _STOPPED).unlink(missing_ok=True)

@@ -105,7 +105,12 @@ class BatchSampler:
 
 
 def make_batch_sampler(
-    num_rows: int, max_rows: int | None, sizes: BatchSizes, epochs: int, seed: int
+    num_rows: int,
+    max_rows: int | None,
+    sizes: BatchSizes,
+    epochs: int,
+    seed: int,
+    eligible: np.ndarray | None = None,
 ) -> BatchSampler:
     """Draw `max_rows` of the `num_rows` training rows and divide them into steps.
 
@@ -115,15 +120,18 @@ def make_batch_sampler(
         sizes: users per step, and the ranks that share them.
         epochs: passes over the drawn rows.
         seed: seed of the draw and of the order.
+        eligible: rows that may be drawn, ascending; None is all of them.
 
     Raises:
         InputError: the rows do not fill one optimiser step.
     """
-    count = num_rows if max_rows is None else min(max_rows, num_rows)
+    available = num_rows if eligible is None else len(eligible)
+    count = available if max_rows is None else min(max_rows, available)
     global_batches = sizes.gradient_accumulation_steps if sizes.sharing_scope != "step" else 1
     users_per_step = sizes.micro_batch_size * sizes.gradient_accumulation_steps * sizes.world_size
+    rows = draw([seed, num_rows], available, count)
     sampler = BatchSampler(
-        rows=draw([seed, num_rows], num_rows, count),
+        rows=rows if eligible is None else eligible[rows[np.arange(count)]],
         global_batch=users_per_step // global_batches,
         global_batches=global_batches,
         micro_batch_size=sizes.micro_batch_size,

@@ -15,6 +15,7 @@ from raypo.config import OptimiserConfig
 from raypo.io.progress import Progress
 from raypo.objectives import ObjectiveOutput, PreferenceBatch
 from raypo.objectives.batch import GradientScope
+from raypo.policy.prompt_record import PromptRecord
 from raypo.recommenders.base import SequentialRecommender
 from raypo.training.bad_batch import NonFiniteLoss, stopped_by_gradient, stopped_by_loss
 from raypo.training.batches import BatchMaker
@@ -78,6 +79,7 @@ class Job:
         optimiser: learning rate and its schedule.
         validation_set: what validation scores.
         eval_steps: optimiser steps between validations.
+        prompt: what the policy's prompts are made from.
         rank: rank of this process, below `sampler.world_size`.
         reference: reference log-probs, where the objective needs them.
         recommender: the frozen sequential recommender, where the objective needs it.
@@ -91,6 +93,7 @@ class Job:
     optimiser: OptimiserConfig
     validation_set: ValidationSet
     eval_steps: int
+    prompt: PromptRecord | None = None
     rank: int = 0
     reference: Reference | None = None
     recommender: SequentialRecommender | None = None
@@ -171,7 +174,7 @@ def _validate_and_save(job: Job, metrics: dict[str, Any], reporter: Reporter) ->
     metrics[SCORE] = hit_ratio
     tensors = job.engine.optimiser_state()
     reporter.checkpoint(
-        metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state)
+        metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state, job.prompt)
     )
 
 

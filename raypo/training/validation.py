@@ -54,7 +54,11 @@ def validate(engine: Engine, data: ValidationSet, rank: int, world_size: int) ->
         batch = data.rows.iloc[[min(index, num_rows - 1) for index in indices]]
         users = data.encoder.encode(batch["history"], batch["candidates"])
         packed = pack_responses(
-            users.prompts, users.responses, data.pad_token_id, multiple_of=row_multiple()
+            users.prompts,
+            users.responses,
+            data.pad_token_id,
+            multiple_of=row_multiple(),
+            markers=users.markers,
         )
         best = engine.logps(packed.to(engine.device)).argmax(dim=1).tolist()
         for index, top, items, target in zip(

@@ -7,7 +7,9 @@ import pytest
 
 from raypo.assets import tiny_random
 from raypo.config import InputError
+from raypo.config.policy import BUILT_IN_PROMPTS
 from raypo.data.prompts import load_template, render
+from raypo.data.title_tokens import warn_about_other_tokens
 from raypo.data.tokenisation import Encoder, load_tokenizer
 
 TITLES = ["To Have, or Not", "The Godfather", "Cité {0} des enfants perdus", "1984 & 2001!"]
@@ -17,20 +19,50 @@ def test_built_in_template_is_short_and_ends_without_white_space() -> None:
     template = load_template(None)
     assert template.endswith("Answer:")
     assert len(template) < 120
-    assert render(template, TITLES[:2], TITLES[1:]).splitlines()[1:] == [
-        "To Have, or Not; The Godfather",
+    assert render(template, TITLES[:2], TITLES[1:]).splitlines() == [
+        "Someone chose these, oldest first: To Have, or Not; The Godfather",
         "Which of these did they choose next?",
-        "The Godfather",
-        "Cité {0} des enfants perdus",
-        "1984 & 2001!",
+        "- The Godfather",
+        "- Cité {0} des enfants perdus",
+        "- 1984 & 2001!",
         "Answer:",
     ]
+
+
+def test_marks_stand_before_titles_and_hints_where_the_template_has_them() -> None:
+    text = render(load_template(None), ["A"], ["B", "C"], ["2:", "1:"], " (ranks by X)")
+    assert text.splitlines()[1:4] == [
+        "Which of these did they choose next? (ranks by X)",
+        "2: B",
+        "1: C",
+    ]
+
+
+@pytest.mark.parametrize("name", BUILT_IN_PROMPTS)
+def test_titles_have_the_same_tokens_in_built_in_prompts_and_in_answers(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(tiny_random())
+    warn_about_other_tokens(tokenizer, load_template(name), [*TITLES, name])
+    assert not caplog.records
+
+
+def test_a_template_whose_titles_begin_otherwise_than_answers_is_warned_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tokenizer = load_tokenizer(tiny_random())
+    template = "They chose\n{history}\nand next one of\n{candidates}\nAnswer:"
+    warn_about_other_tokens(tokenizer, template, TITLES)
+    (record,) = caplog.records  # candidates have marks before them
+    assert "4 of 4 checked titles begin with other tokens in {history}" in record.getMessage()
+    warn_about_other_tokens(tokenizer, template, TITLES)
+    assert len(caplog.records) == 1
 
 
 def test_a_custom_template(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_text("{{json}} {candidates}\nafter {history}\n", encoding="utf-8")
-    assert render(load_template(path), ["A", "B"], ["C", "D"]) == "{json} C\nD\nafter A; B"
+    assert render(load_template(path), ["A", "B"], ["C", "D"]) == "{json} - C\n- D\nafter A; B"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +72,7 @@ def test_a_custom_template(tmp_path: Path) -> None:
         "{history}",
         "{history} {candidates} {candidates}",
         "{history} {candidates} {user}",
+        "{history} {candidates} {hints} {hints}",
         "{history} {candidates} {}",
         "{history!r} {candidates}",
         "{history:>9} {candidates}",
@@ -112,7 +145,19 @@ def test_bos_comes_only_from_a_tokenizer_that_adds_it() -> None:
             return type("Encoding", (), {"input_ids": ids})
 
     encoder = Encoder(Adding(), "{history}{candidates}", ["A", "B"])
-    assert encoder.prompt([0], [1]) == [1, ord("A"), ord("B")]
+    assert encoder.prompt([0], [1]) == [1, *map(ord, "A- B")]
+    assert encoder.response(0) == [ord(" "), ord("A"), 9]
+
+
+def test_an_answer_begins_with_one_space_where_tokenizers_put_one_before_every_text() -> None:
+    class Prefixing:
+        eos_token_id = 9
+
+        def __call__(self, text: str, add_special_tokens: bool = True) -> object:
+            ids = [ord(letter) for letter in f" {text}"]
+            return type("Encoding", (), {"input_ids": ids})
+
+    encoder = Encoder(Prefixing(), "{history} {candidates}\nAnswer:", ["A"])
     assert encoder.response(0) == [ord(" "), ord("A"), 9]
 
 

@@ -90,7 +90,12 @@ def test_impossible_rows_are_named(
 ) -> None:
     monkeypatch.setattr(training_rows, "cache_folder", lambda: tmp_path / "cache")
     file = tmp_path / "train.parquet"
-    good: dict[str, list[object]] = {"user_id": [1, 2], "history": [[1], [2]], "target": [3, 4]}
+    good: dict[str, list[object]] = {
+        "user_id": [1, 2],
+        "history": [[1], [2]],
+        "target": [3, 4],
+        "timestamp": [5, 6],
+    }
     write_parquet(pd.DataFrame(good | change), file)
     with pytest.raises(InputError, match=f"train.parquet: {message}"):
         open_training_rows(file, file_hash(file), ITEMS)

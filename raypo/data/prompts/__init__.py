@@ -1,4 +1,7 @@
-"""Prompt templates: text files with `{history}` and `{candidates}`, which a user can replace."""
+"""Prompt templates: text files with `{history}` and `{candidates}`, which a user can replace.
+
+`{hints}`, which a template may leave out, is a sentence on what the marks of candidates say.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,25 @@ from importlib import resources
 from pathlib import Path
 
 from raypo.config import InputError
+from raypo.config.policy import BUILT_IN_PROMPTS
 
 _FIELDS = ["candidates", "history"]
+_MARK = "-"
 
 
-def load_template(path: Path | None) -> str:
-    """A template's text; None is the built-in one.
+def load_template(prompt: Path | str | None) -> str:
+    """A template's text.
+
+    Args:
+        prompt: a file, or the name of a built-in template; None is `ranking`.
 
     Raises:
         InputError: it cannot be read, or does not have `{history}` and `{candidates}` once each.
     """
-    if path is None:
-        return resources.files(__package__).joinpath("ranking.txt").read_text("utf-8").rstrip("\n")
+    if prompt is None or prompt in BUILT_IN_PROMPTS:
+        file = resources.files(__package__).joinpath(f"{prompt or 'ranking'}.txt")
+        return file.read_text("utf-8").rstrip("\n")
+    path = Path(prompt)
     try:
         text = path.read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -28,10 +38,28 @@ def load_template(path: Path | None) -> str:
     return text
 
 
-def render(template: str, history_titles: Sequence[str], candidate_titles: Sequence[str]) -> str:
-    """Fill a template: history separated by semicolons, one candidate per line."""
+def render(
+    template: str,
+    history_titles: Sequence[str],
+    candidate_titles: Sequence[str],
+    marks: Sequence[str] | None = None,
+    hints: str = "",
+) -> str:
+    """Fill a template: history separated by semicolons, one candidate per line.
+
+    A mark stands before each candidate, so that its title follows a space as an answer does.
+
+    Args:
+        template: text of `load_template`.
+        history_titles: oldest first.
+        candidate_titles: as the prompt lists them.
+        marks: of each candidate; None is a hyphen for all.
+        hints: text for `{hints}`.
+    """
+    marks = [_MARK] * len(candidate_titles) if marks is None else marks
+    lines = [f"{mark} {title}" for mark, title in zip(marks, candidate_titles, strict=True)]
     return template.format(
-        history="; ".join(history_titles), candidates="\n".join(candidate_titles)
+        history="; ".join(history_titles), candidates="\n".join(lines), hints=hints
     )
 
 
@@ -46,9 +74,10 @@ def _check_fields(text: str, path: Path) -> None:
         for _, name, form, conversion in parsed
         if name is not None
     )
-    if found != _FIELDS:
+    required = [name for name in found if name != "hints"]
+    if required != _FIELDS or found.count("hints") > 1:
         listed = ", ".join(f"{{{name}}}" for name in found) or "neither"
         raise InputError(
-            f"{path}: expected {{history}} and {{candidates}} once each and no other field, "
-            f"found {listed}"
+            f"{path}: expected {{history}} and {{candidates}} once each, {{hints}} at most once "
+            f"and no other field, found {listed}"
         )

@@ -98,6 +98,7 @@ def _engine_requests(
         for name, folder in models.adapters.items()
     }
     encoder = models.encoder
+    prompts = encoder.encode(missing["history"], missing["candidates"], ()).prompts
     # Free answers have the same parameters in all rows, so that one object serves them all.
     free = {"temperature": 0.0, "max_tokens": config.max_new_tokens}
     return pd.DataFrame(
@@ -107,7 +108,7 @@ def _engine_requests(
             "row": missing["row"].to_numpy(),
             "permutation": missing["permutation"].to_numpy(),
             "model": missing["name"].map(served).to_numpy(),
-            "tokenized_prompt": [encoder.prompt(*user) for user in users],
+            "tokenized_prompt": prompts,
             "sampling_params": [
                 _constrained(encoder, candidates) if batch.mode == "constrained" else free
                 for _, candidates in users

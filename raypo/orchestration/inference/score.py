@@ -130,8 +130,17 @@ class _PackedScorer:
     def _score(self, name: Any, requests: pd.DataFrame) -> pd.DataFrame:
         users = _encoded(self._encoder, requests)
         pad = self._encoder.tokenizer.pad_token_id
+        projector = self._policy.projector(str(name))
         with self._policy.using(str(name)) as model:
-            logps = score_responses(model, users.prompts, users.responses, pad, self._batch_size)
+            logps = score_responses(
+                model,
+                users.prompts,
+                users.responses,
+                pad,
+                self._batch_size,
+                users.markers if projector is not None else None,
+                projector,
+            )
         return _answers(requests, logps.numpy(), users.responses)
 
 

@@ -43,7 +43,7 @@ def check_search(config: TuneConfig) -> Search:
         InputError: a wrong space or input of alignment, or halving that could stop nothing.
     """
     config = config.model_copy(update={"space": check_space(config)})
-    _, plan = check_inputs(config.align)
+    plan = check_inputs(config.align).sampler
     _check_cluster(config)
     _check_halving(config, plan.total_steps)
     sampler = SettingsSampler(config.space, config.sampler, config.seed, config.trials)

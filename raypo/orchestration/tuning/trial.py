@@ -45,7 +45,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
 
 def _align(align: AlignConfig, registry: str) -> None:
-    _, plan = check_inputs(align)
+    plan = check_inputs(align).sampler
     reported = _report_after(align, 0, plan.total_steps)
     if align.cluster.launcher == "local":
         _train_here(align, reported, plan.total_steps)
