@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
 from raypo.config.base import BaseConfig, NonNegativeInt
-from raypo.config.data import PrepareSettings, RecommenderSettings
+from raypo.config.data import FoldsConfig, PrepareSettings, RecommenderSettings
 from raypo.config.evaluation import EvaluateSettings
 from raypo.config.loading import parse_config
 from raypo.config.paths import LocalPath
+from raypo.config.policy import HintKind
 from raypo.config.training import AlignSettings, TrainingSettings
 
 SCALES = ("smoke", "demo", "full")
@@ -39,6 +40,14 @@ class PipelineConfig(BaseConfig):
         (),
         description="sequential recommenders to train for comparison, in addition to `recommender`",
     )
+    hints: HintKind = Field(
+        "none",
+        description="what prompts say of a recommender's knowledge: none, rank, order or vector; "
+        "for SFT, alignment and evaluation alike",
+    )
+    hint_sources: tuple[Literal["recommender", "popularity", "item-knn", "markov-chain"], ...] = (
+        Field(("recommender",), min_length=1, description="whose hints; `recommender` is the stage")
+    )
     prepare: PrepareSettings = PrepareSettings()
     recommender: RecommenderSettings = RecommenderSettings()
     sft: TrainingSettings = TrainingSettings()
@@ -48,6 +57,14 @@ class PipelineConfig(BaseConfig):
         default={},
         description="stage -> minutes, in the stages' order; used only to show the time left",
     )
+
+    @property
+    def folds(self) -> dict[str, Any]:
+        """Settings of the recommender's folds, which hints at training rows need."""
+        given = self.recommender.folds
+        if self.hints == "none" and given is None:
+            return {}
+        return {"folds": (given or FoldsConfig()).model_dump(mode="json")}
 
     @model_validator(mode="after")
     def _has_one_source_of_data(self) -> PipelineConfig:

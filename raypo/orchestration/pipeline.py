@@ -64,7 +64,7 @@ def run_pipeline(config: PipelineConfig, observer: Observer | None = None) -> Ou
     stages = _Stages(config, observer or SilentObserver())
     data = stages.prepare()
     recommender = stages.recommender(data)
-    sft = stages.sft(data)
+    sft = stages.sft(data, recommender)
     aligned = stages.align(data, sft, recommender)
     runs = [
         *stages.evaluate_baselines(data, recommender),
@@ -97,13 +97,17 @@ class _Stages:
     def recommender(self, data: Path, kind: str | None = None) -> Path:
         """The recommender that alignment uses, or one of another kind for comparison."""
         filled_in: dict[str, Any] = {"data": data, "seed": self._config.seed}
+        given = _given(self._config.recommender)
         if kind is not None:
             filled_in["kind"] = kind
+            given.pop("folds", None)
+        else:
+            given |= self._config.folds
         return self._runner.run(
             Stage(
                 kind or "recommender",
                 RecommenderConfig,
-                _given(self._config.recommender),
+                given,
                 filled_in,
                 (data,),
                 train_recommender,
@@ -111,11 +115,24 @@ class _Stages:
             )
         )
 
-    def sft(self, data: Path) -> Path:
-        given, filled_in = _given(self._config.sft), self._training(data)
+    def sft(self, data: Path, recommender: Path) -> Path:
+        given = _given(self._config.sft)
+        hints = self._hints(recommender)
+        inputs = (data, recommender) if hints else (data,)
+        filled_in = self._training(data) | hints
         return self._runner.run(
-            Stage("sft", SftConfig, given, filled_in, (data,), train, "summary.json")
+            Stage("sft", SftConfig, given, filled_in, inputs, train, "summary.json")
         )
+
+    def _hints(self, recommender: Path) -> dict[str, Any]:
+        """Settings of the hints that SFT begins with; later stages take them from its adapter."""
+        if self._config.hints == "none":
+            return {}
+        sources = [
+            recommender if source == "recommender" else source
+            for source in self._config.hint_sources
+        ]
+        return {"policy.hints": self._config.hints, "policy.hints_recommender": sources}
 
     def align(self, data: Path, sft: Path, recommender: Path) -> Path:
         filled_in = {

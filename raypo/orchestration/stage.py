@@ -138,6 +138,8 @@ def _without_folders(value: Any) -> Any:
         return [value.parent.name, value.name] if value.name == "adapter" else value.name
     if isinstance(value, Mapping):
         return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
     return value
 
 
