@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("raypo")
 
-# A word that is one token in common vocabularies and reads as a placeholder where no vector is put.
-_MARKER_WORD = "item"
+# The first that is one token is the marker's word, a placeholder where no vector is put.
+_MARKER_WORDS = ("item", "x")
 # They stand for the marker until its place is known; private, so that no title holds them.
 HISTORY_MARKER, CANDIDATE_MARKER = "\ue000", "\ue001"
 _CHECKED_TITLES = 8
 _warned: set[tuple[str, str]] = set()
+_marker_words: dict[str, str] = {}  # by name of the tokenizer
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def encode_markers(
         InputError: the tokenizer cannot say where tokens stand, or makes no single token of the
             marker's word.
     """
-    starts, kinds, plain = _take_out_markers(text)
+    word = _marker_word(tokenizer)
+    starts, kinds, plain = _take_out_markers(text, word)
     try:
         encoded = tokenizer(plain, return_offsets_mapping=True)
     except NotImplementedError:
@@ -124,11 +126,10 @@ def encode_markers(
     token_of = {end: index for index, (begin, end) in enumerate(offsets) if end > begin}
     positions = []
     for start in starts:
-        end = start + len(_MARKER_WORD)
-        index = token_of.get(end)
+        index = token_of.get(start + len(word))
         if index is None or offsets[index][0] not in (start, start - 1):
             raise InputError(
-                f"policy.hints=vector: the tokenizer makes no single token of {_MARKER_WORD!r}"
+                f"policy.hints=vector: the tokenizer makes no single token of {word!r} in a prompt"
             )
         positions.append(index)
     counters = {HISTORY_MARKER: iter(history_features), CANDIDATE_MARKER: iter(candidate_features)}
@@ -136,7 +137,18 @@ def encode_markers(
     return EncodedPrompt(list(encoded["input_ids"]), Markers(positions, features))
 
 
-def _take_out_markers(text: str) -> tuple[list[int], list[str], str]:
+def _marker_word(tokenizer: PreTrainedTokenizerBase) -> str:
+    name = str(tokenizer.name_or_path)
+    if name not in _marker_words:
+        is_token = [
+            len(tokenizer(f" {word}", add_special_tokens=False).input_ids) == 1
+            for word in _MARKER_WORDS
+        ]
+        _marker_words[name] = _MARKER_WORDS[is_token.index(True) if any(is_token) else -1]
+    return _marker_words[name]
+
+
+def _take_out_markers(text: str, word: str) -> tuple[list[int], list[str], str]:
     """Where each marker's word begins, which marker it is, and the text with the words."""
     starts, kinds, parts, length = [], [], [], 0
     for character in text:
@@ -144,6 +156,6 @@ def _take_out_markers(text: str) -> tuple[list[int], list[str], str]:
         if is_marker:
             starts.append(length)
             kinds.append(character)
-        parts.append(_MARKER_WORD if is_marker else character)
+        parts.append(word if is_marker else character)
         length += len(parts[-1])
     return starts, kinds, "".join(parts)

@@ -54,9 +54,11 @@ def test_a_deterministic_sequence_is_learned_and_saved(trained, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_scores_as_before_saving(trained, monkeypatch, kind):
     models = []
-    save = training._save
+    save = training.save_recommender
     monkeypatch.setattr(
-        training, "_save", lambda model, *rest: (models.append(model), save(model, *rest))
+        training,
+        "save_recommender",
+        lambda model, *rest: (models.append(model), save(model, *rest)),
     )
     config, _ = trained(kind, "one", max_epochs=2)
     frame = circle_dataset(config.data).test

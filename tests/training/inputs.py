@@ -23,11 +23,16 @@ def write_log(folder):
     (folder / "a.inter").write_text(header + "\n".join(lines) + "\n")
 
 
+def log_config(folder, output):
+    """How to prepare a data set of `write_log`'s files, which are written into `folder`."""
+    write_log(folder)
+    return PrepareConfig(interactions=folder / "a.inter", items=folder / "a.item", output=output)
+
+
 def make_inputs(folder):
     """A prepared data set, a recommender and an SFT adapter."""
-    write_log(folder)
     data = folder / "data"
-    prepare(PrepareConfig(interactions=folder / "a.inter", items=folder / "a.item", output=data))
+    prepare(log_config(folder, data))
     recommender = folder / "recommender"
     train_recommender(RecommenderConfig(data=data, output=recommender, max_epochs=2))
     sft = parse_config(SftConfig, settings(data, folder / "sft"), "test")

@@ -1,7 +1,7 @@
 """Every engine takes the same steps, and resumes from its saved state exactly.
 
 The ranks' batches are ragged: other numbers of tokens, and with `auto` other numbers of layers that
-backward recomputes.
+backward recomputes. Their prompts have markers, so that a projector is trained beside the adapter.
 """
 
 import math
@@ -15,8 +15,9 @@ import torch.multiprocessing as mp
 
 from raypo.assets import tiny_random
 from raypo.config import ClusterConfig, LoraConfig, OptimiserConfig, PolicyConfig
+from raypo.data.hints import Markers
 from raypo.policy import pack_responses
-from raypo.policy.logps import PackedPolicy
+from raypo.policy.logps import PackedPolicy, causal_lm_of
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +32,12 @@ ENGINES = {
     "zero3-bf16": ({"zero_stage": 3}, "bfloat16"),
 }
 STEPS, STOP, ACCUMULATION, RATE = 4, 2, 2, 1e-2
+FEATURES = 6  # of a marker
 
 
 def make(cluster, dtype, folder):
     from raypo.policy.adapters import load_policy
+    from raypo.policy.projector import new_projector
     from raypo.training.engine import StepConfig, loading, make_engine
 
     with loading(cluster, dtype):
@@ -44,7 +47,8 @@ def make(cluster, dtype, folder):
         assert base and all(p.numel() < p.ds_numel for p in base)  # no rank holds a whole weight
     assert {p.dtype for p in base} == {getattr(torch, dtype)}
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    policy = PackedPolicy(model, recompute="auto")
+    projector = new_projector(causal_lm_of(model), FEATURES, seed=2)
+    policy = PackedPolicy(model, recompute="auto", projector=projector)
     return make_engine(policy, cluster, StepConfig(OptimiserConfig(), micro_batch_size=2))
 
 
@@ -53,7 +57,9 @@ def packed_users(step, micro, rank):
     generator = torch.Generator().manual_seed(step * 100 + micro * 10 + rank)
     tokens = torch.randint(2, 500, (2, 40), generator=generator).tolist()
     end = 12 + 20 * rank
-    return pack_responses([t[:8] for t in tokens], [[[5, 6, 7], t[8:end]] for t in tokens], 0)
+    markers = [Markers([1, 4], torch.randn(2, FEATURES, generator=generator).numpy())] * 2
+    responses = [[[5, 6, 7], t[8:end]] for t in tokens]
+    return pack_responses([t[:8] for t in tokens], responses, 0, markers=markers)
 
 
 def take_steps(engine, first, last, rank, scale=1.0):
@@ -133,7 +139,8 @@ def test_ranks_with_other_numbers_of_tokens_end_with_the_same_weights(results, n
     one, other = results(name)
     # By themselves they would recompute and run the LM head at different counts.
     assert all(a != b for a, b in zip(one["work"], other["work"], strict=True))
-    assert len(one["weights"]) == 28  # A and B of 7 linear layers in 2 blocks
+    # A and B of 7 linear layers in 2 blocks; weight and bias of 2 layers of the projector.
+    assert len(one["weights"]) == 28 + 4
     for key, weight in one["weights"].items():
         assert torch.equal(weight, other["weights"][key]), key
 
