@@ -115,6 +115,16 @@ class TrainingSettings(BaseConfig):
     max_rows: PositiveInt | None = Field(
         None, description="training rows drawn at random; None takes all"
     )
+    hint_dropout: Fraction = Field(
+        0.0,
+        description="share of training rows whose hints are left out at random, so that the "
+        "policy also learns to read titles",
+    )
+    curriculum: Literal["none", "linear"] = Field(
+        "none",
+        description="with vector hints, `linear` (LLaRA): step t of T reads vectors with "
+        "probability t / T, and plain text otherwise, where the projector rests",
+    )
     mlflow: str | None = Field(
         None, description="tracking URI of MLflow, in addition to TensorBoard files"
     )
@@ -164,6 +174,12 @@ class AlignConfig(AlignSettings, StageFolders):
         None, description="run folder of the sequential recommender"
     )
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _curriculum_is_of_fine_tuning(self) -> AlignConfig:
+        if self.curriculum != "none":
+            raise ValueError("curriculum: is of `raypo sft`; alignment reads vectors in all steps")
+        return self
 
     @model_validator(mode="after")
     def _needs_sft_adapter(self) -> AlignConfig:

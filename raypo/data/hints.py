@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -22,12 +22,18 @@ class UserHints:
         marks: text before the title of each candidate, in the order as they come; None is a hyphen.
         history_features: [h, f] of each history item, oldest first; None for hints without vectors.
         candidate_features: [k, f] of the candidates as they come; None likewise.
+        is_hidden: the prompt is to show none of them.
     """
 
     order: np.ndarray | None = None
     marks: list[str] | None = None
     history_features: np.ndarray | None = None
     candidate_features: np.ndarray | None = None
+    is_hidden: bool = False
+
+    def hidden(self) -> UserHints:
+        """The same user without hints; a marker is the plain token of its word."""
+        return replace(self, order=None, marks=None, is_hidden=True)
 
 
 class Hints(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -33,6 +33,12 @@ class EncodedPrompt:
 
     tokens: list[int]
     markers: Markers | None = None
+
+    def without_markers(self) -> EncodedPrompt:
+        """The same tokens, with no marker among them."""
+        if self.markers is None:
+            return self
+        return replace(self, markers=Markers([], self.markers.features[:0]))
 
 
 def title_tokens(tokenizer: PreTrainedTokenizerBase, template: str, title: str) -> list[int]:

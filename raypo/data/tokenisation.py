@@ -89,10 +89,14 @@ class Encoder:
         histories: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[int]],
         folds: Sequence[int] | None,
+        hidden: Sequence[bool] | None = None,
     ) -> list[UserHints]:
         if self.hints is None:
             return [UserHints()] * len(histories)
-        return self.hints(histories, candidates, folds)
+        hints = self.hints(histories, candidates, folds)
+        if hidden is None:
+            return hints
+        return [own.hidden() if hide else own for own, hide in zip(hints, hidden, strict=True)]
 
     def _fitting(
         self, history: Sequence[int], candidates: Sequence[int], hints: UserHints
@@ -119,7 +123,9 @@ class Encoder:
         history_titles = [self.titles[item] for item in history[first:]]
         titles = [self.titles[candidates[position]] for position in listed]
         marks = None if hints.marks is None else [hints.marks[position] for position in listed]
-        sentence = self.hints.sentence if self.hints is not None else ""
+        sentence = ""
+        if self.hints is not None and not hints.is_hidden:
+            sentence = self.hints.sentence
         if marker is None:
             text = render(self.template, history_titles, titles, marks, sentence)
             return EncodedPrompt(list(self.tokenizer(text).input_ids))
@@ -132,9 +138,10 @@ class Encoder:
             sentence,
         )
         candidate_features = hints.candidate_features[list(listed)]
-        return encode_markers(
+        encoded = encode_markers(
             self.tokenizer, text, hints.history_features[first:], candidate_features
         )
+        return encoded.without_markers() if hints.is_hidden else encoded
 
     def longest_response(self) -> int:
         """Number of tokens of the longest title, among the hundred with the most bytes.
@@ -157,6 +164,7 @@ class Encoder:
         candidates: Iterable[Sequence[int]],
         responses: Iterable[Sequence[int]] | None = None,
         folds: Sequence[int] | None = None,
+        hidden: Sequence[bool] | None = None,
     ) -> EncodedUsers:
         """Token ids of several users.
 
@@ -166,13 +174,14 @@ class Encoder:
             responses: item ids whose titles are the responses; None takes the candidates.
             folds: of training rows, the fold that each is held out in, for hints; None for held-out
                 rows.
+            hidden: users whose hints are left out; None is none of them.
 
         Raises:
             InputError: as `prompt`.
         """
         read, shown = list(histories), list(candidates)
         answers = shown if responses is None else responses
-        hints = self._hints(read, shown, folds)
+        hints = self._hints(read, shown, folds, hidden)
         prompts = [self._fitting(*user) for user in zip(read, shown, hints, strict=True)]
         has_markers = self.hints is not None and self.hints.marker is not None
         return EncodedUsers(

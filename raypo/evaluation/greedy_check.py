@@ -69,8 +69,11 @@ def check_greedy(
         same = 0
         with policy.using(name) as model:
             for row in own.itertuples():
-                prompt = encoder.prompt(row.history, row.candidates)  # type: ignore[arg-type]
-                tokens = greedy_answer(model, prompt, max_new_tokens, stop)
+                user = encoder.encode([row.history], [row.candidates])  # type: ignore[list-item]
+                markers = None if user.markers is None else user.markers[0]
+                prompt = user.prompts[0]
+                embeddings = policy.embeddings(name, prompt, markers) if markers else None
+                tokens = greedy_answer(model, prompt, max_new_tokens, stop, embeddings)
                 same += _same_text(encoder.decode(tokens), str(row.answer))
         checks[name] = GreedyCheck(len(own), same)
     return checks

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
 from raypo.io.files import file_hash, value_hash
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.model import load_base
+from raypo.policy.packing import Markers
 from raypo.policy.projector import Projector, load_projector, new_projector
 
 if TYPE_CHECKING:
@@ -192,6 +193,18 @@ class AdapterScorer:
     def projector(self, name: str) -> Projector | None:
         """The projector of the adapter `name`; None where it has none."""
         return self._projectors.get(name)
+
+    @torch.no_grad()
+    def embeddings(self, name: str, prompt: Sequence[int], markers: Markers) -> Tensor | None:
+        """Embeddings [T, d] of a prompt for the adapter `name`; None where it has no projector."""
+        projector = self._projectors.get(name)
+        if projector is None:
+            return None
+        table = self._model.get_input_embeddings()
+        embeddings: Tensor = table(torch.tensor(list(prompt), device=self._model.device)).clone()
+        made = projector(torch.from_numpy(markers.features).to(self._model.device))
+        embeddings[list(markers.positions)] = made.to(embeddings.dtype)
+        return embeddings
 
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:

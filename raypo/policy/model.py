@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from raypo.config import PolicyConfig
 from raypo.io.environment import set_deepspeed_accelerator
@@ -59,7 +60,11 @@ def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def greedy_answer(
-    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, stop: int
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    stop: int,
+    embeddings: Tensor | None = None,
 ) -> list[int]:
     """Token ids of the greedy continuation of a prompt, without the end-of-sequence token.
 
@@ -68,11 +73,13 @@ def greedy_answer(
         prompt: token ids.
         max_new_tokens: upper limit on the continuation's length.
         stop: id of the end-of-sequence token.
+        embeddings: [T, d] of the prompt, which are read instead of its tokens.
     """
     ids = torch.tensor([list(prompt)], device=model.device)
+    read = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings[None]}
     with torch.no_grad():
         output = model.generate(
-            input_ids=ids,
+            **read,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -81,5 +88,6 @@ def greedy_answer(
             pad_token_id=stop,
             eos_token_id=stop,
         )
-    answer: list[int] = output[0, len(prompt) :].tolist()
+    # Given embeddings, transformers returns the new tokens alone.
+    answer: list[int] = output[0, len(prompt) if embeddings is None else 0 :].tolist()
     return answer[: answer.index(stop)] if stop in answer else answer

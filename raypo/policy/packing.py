@@ -208,7 +208,7 @@ def _markers(
         for position in markers[user].positions
     ]
     features = np.concatenate([markers[user].features for user in users])
-    return torch.tensor(columns), torch.from_numpy(features)
+    return torch.tensor(columns, dtype=torch.long), torch.from_numpy(features)
 
 
 # Value of padding in each [R, T] tensor; None is the padding token.

@@ -19,6 +19,8 @@ from raypo.data.training_rows import TrainingRows
 from raypo.policy.packing import PackedResponses, pack_responses
 from raypo.recommenders.train import pad_sequences
 
+_HINT_DROPOUT = 1  # number of this stream of random draws
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -54,6 +56,8 @@ class BatchMaker:
         token_budget: tokens of a packed row; None packs a batch into one row.
         row_multiple: packed rows are padded to a multiple of it.
         folds: [rows] fold in which each row is held out, for hints; None without them.
+        hint_dropout: share of rows whose hints are left out, drawn anew every epoch.
+        seed: of that draw.
     """
 
     rows: TrainingRows
@@ -64,6 +68,8 @@ class BatchMaker:
     token_budget: int | None = None
     row_multiple: int = 1
     folds: np.ndarray | None = None
+    hint_dropout: float = 0.0
+    seed: int = 0
 
     def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
         """The batch of these training rows with the epoch's candidates and negatives."""
@@ -78,6 +84,7 @@ class BatchMaker:
             candidates=[self.candidates.draw(row, epoch) for row in rows],
             responses=[(target, *items) for target, items in zip(targets, rejected, strict=True)],
             folds=None if self.folds is None else [int(self.folds[row]) for row in rows],
+            hidden=[self._is_hidden(epoch, row) for row in rows] if self.hint_dropout else None,
         )
         return Batch(
             packed=pack_responses(
@@ -94,3 +101,8 @@ class BatchMaker:
             seen_items=pad_sequences([self.rows.seen_by_user_of(row).tolist() for row in rows]),
             keys=tuple((epoch, row) for row in rows),
         )
+
+    def _is_hidden(self, epoch: int, row: int) -> bool:
+        # A stream of its own: the row's candidates are drawn from [seed, epoch, row].
+        generator = np.random.default_rng([self.seed, epoch, row, _HINT_DROPOUT])
+        return bool(generator.random() < self.hint_dropout)

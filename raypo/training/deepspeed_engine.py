@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from raypo.policy.packing import PackedResponses
 from raypo.training.engine import StepConfig
 from raypo.training.optimizer_state import (
     MOMENTS,
+    PROJECTOR,
     STEPS,
     step_count,
     trainable_parameters,
@@ -72,8 +73,14 @@ class DeepSpeedEngine:
         # A scalar whose gradient for the log-probs is the given one.
         self._engine.backward((logps * gradient).sum(), scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, projector_rests: bool = False) -> float:
         """Clip and step; returns the norm before clipping."""
+        kept = self._projector_state() if projector_rests else {}
+        norm = self._step(learning_rate)
+        self._restore(kept)
+        return norm
+
+    def _step(self, learning_rate: float) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         if self._stage == 0:
@@ -109,25 +116,56 @@ class DeepSpeedEngine:
             moments = {moment: state[f"{name}/{moment}"].to(parameter) for moment in MOMENTS}
             self._optimiser.state[parameter] = {"step": state[STEPS].clone(), **moments}
 
+    def _projector_state(self) -> dict[str, Tensor]:
+        """The projector's weights and moments, as `optimiser_state` has them."""
+        state = {}
+        for name in self._named:
+            if name.startswith(PROJECTOR):
+                state[name] = self._read(name, None)
+                for moment in MOMENTS:
+                    # There are no moments before the first step.
+                    has_moments = bool(_inner_optimiser(self._optimiser).state)
+                    state[f"{name}/{moment}"] = (
+                        self._read(name, moment) if has_moments else torch.zeros_like(state[name])
+                    )
+        return state
+
+    def _restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `_projector_state` returned."""
+        names = [name for name in state if "/" not in name]
+        if names and self._stage != 0:
+            self._load_full(names, state)
+            self._load_forward_weights(names, state)
+            return
+        for name in names:
+            parameter = self._named[name]
+            parameter.data.copy_(state[name])
+            for moment in MOMENTS:
+                self._optimiser.state[parameter][moment].copy_(state[f"{name}/{moment}"])
+
     def _load_partitioned(self, state: Mapping[str, Tensor]) -> None:
+        self._allocate_moments(state[STEPS])
+        self._load_full(list(self._named), state)
+        self._load_forward_weights(list(self._named), state)
+
+    def _load_full(self, names: Sequence[str], state: Mapping[str, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        self._allocate_moments(state[STEPS])
-        for name, parameter in self._named.items():
+        for name in names:
+            parameter = self._named[name]
             safe_set_full_fp32_param(parameter, state[name].to(self.device))
             for moment in MOMENTS:
                 value = state[f"{name}/{moment}"].to(self.device)
                 safe_set_full_optimizer_state(parameter, value, moment)
-        self._load_forward_weights(state)
 
-    def _load_forward_weights(self, state: Mapping[str, Tensor]) -> None:
+    def _load_forward_weights(self, names: Sequence[str], state: Mapping[str, Tensor]) -> None:
         """Load the weights that the forward pass reads, which DeepSpeed updates only in a step."""
         deepspeed = _import_deepspeed()
-        parameters = list(self._named.values())
+        parameters = [self._named[name] for name in names]
         partitioned = self._stage == 3
         with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0, enabled=partitioned):
             if not partitioned or dist.get_rank() == 0:
-                for name, parameter in self._named.items():
+                for name, parameter in zip(names, parameters, strict=True):
                     parameter.data.copy_(state[name])
 
     def _allocate_moments(self, steps: Tensor) -> None:

@@ -22,6 +22,7 @@ from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
 from raypo.training.optimizer_state import (
     MOMENTS,
+    PROJECTOR,
     STEPS,
     step_count,
     trainable_parameters,
@@ -61,8 +62,13 @@ class Engine(Protocol):
             is_last: whether the optimiser step follows.
         """
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, projector_rests: bool = False) -> float:
         """Take an optimiser step after the last micro-batch.
+
+        Args:
+            learning_rate: of this step.
+            projector_rests: keep the projector's weights and moments as they are. The step that
+                AdamW corrects moments by is common to all weights, and counts on.
 
         Returns:
             The global norm of the gradients before clipping. Where it is not finite, no step was
@@ -130,16 +136,37 @@ class TorchEngine:
         """Accumulate the gradients of one micro-batch."""
         torch.autograd.backward(logps, gradient)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, projector_rests: bool = False) -> float:
         """Average gradients over ranks, clip, step; returns the norm before clipping."""
+        kept = self._projector_state() if projector_rests else {}
+        for parameter in kept:
+            parameter.grad = torch.zeros_like(parameter)
         parameters = list(self._named.values())
         _average_gradients(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
         if math.isfinite(norm):
             self._optimiser.param_groups[0]["lr"] = learning_rate
             self._optimiser.step()
+        for parameter, (weight, moments) in kept.items():
+            parameter.data.copy_(weight)
+            self._optimiser.state[parameter].update(moments)
         self._optimiser.zero_grad()
         return norm
+
+    def _projector_state(self) -> dict[nn.Parameter, tuple[Tensor, dict[str, Tensor]]]:
+        """Copies of the projector's weights and moments."""
+        found = {}
+        for name, parameter in self._named.items():
+            if name.startswith(PROJECTOR):
+                state = self._optimiser.state.get(parameter, {})
+                moments = {
+                    moment: state[moment].clone()
+                    if moment in state
+                    else torch.zeros_like(parameter)
+                    for moment in MOMENTS
+                }
+                found[parameter] = parameter.detach().clone(), moments
+        return found
 
     def trained_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights by parameter name."""

@@ -96,6 +96,8 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
                 f"negatives: {config.negatives} is more than the candidate sets hold "
                 f"({dataset.info['options']['candidates'] - 1})"
             )
+    if config.curriculum != "none" and policy.hints != "vector":
+        raise InputError("curriculum: is of vector hints; set policy.hints=vector")
     sampler = _batch_sampler(config, dataset, hints)
     return JobInputs(policy, template, dataset, hints, sampler)
 
@@ -159,6 +161,7 @@ def build_job(
         ),
         eval_steps=config.validation.eval_steps,
         prompt=prompt_record(inputs.policy, inputs.template),
+        curriculum=config.curriculum,
         rank=rank,
     )
     if isinstance(config, AlignConfig) and config.recommender is not None:
@@ -184,6 +187,8 @@ def _batch_maker(config: TrainingConfig, inputs: JobInputs, encoder: Encoder) ->
         token_budget=config.token_budget,
         row_multiple=row_multiple(),
         folds=inputs.hints.folds if inputs.hints is not None else None,
+        hint_dropout=config.hint_dropout if inputs.hints is not None else 0.0,
+        seed=config.seed,
     )
 
 
@@ -239,7 +244,14 @@ def _reference_hash(config: AlignConfig, model_folder: Path, inputs: JobInputs) 
             hint_hashes(inputs.policy),
             [config.policy.dtype, config.policy.quantisation, config.policy.max_prompt_tokens],
             inputs.dataset.info["files"],
-            [config.max_rows, config.epochs, config.seed, config.negatives, config.users_per_step],
+            [
+                config.hint_dropout,
+                config.max_rows,
+                config.epochs,
+                config.seed,
+                config.negatives,
+                config.users_per_step,
+            ],
         ]
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,7 +48,13 @@ class RankShare:
         return slice(start, start + self.counts[index])
 
 
-def make_share(job: Job, epoch: int, rows: Sequence[Sequence[int]], timer: StepTimer) -> RankShare:
+def make_share(
+    job: Job,
+    epoch: int,
+    rows: Sequence[Sequence[int]],
+    timer: StepTimer,
+    reads_vectors: bool = True,
+) -> RankShare:
     """Draw the users of each micro-batch, and look up what the objective needs of them.
 
     Args:
@@ -56,11 +62,14 @@ def make_share(job: Job, epoch: int, rows: Sequence[Sequence[int]], timer: StepT
         epoch: pass over the data, from 0.
         rows: training rows of each micro-batch; the last ones may be empty.
         timer: of the step.
+        reads_vectors: whether markers have their projector's embeddings.
     """
     counts = [len(part) for part in rows]
     repeated = [row for part in rows for row in part][-1:]
     with timer.phase("data"):
         batches = [job.make_batch(epoch, list(part) or repeated) for part in rows]
+    if not reads_vectors:
+        batches = [replace(batch, packed=batch.packed.without_markers()) for batch in batches]
     own = [batch for batch, count in zip(batches, counts, strict=True) if count]
     columns = {
         "chosen_items": torch.cat([batch.chosen_items for batch in own]),

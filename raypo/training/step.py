@@ -70,7 +70,7 @@ def accumulate_gradients(job: Job, step: int, timer: StepTimer) -> StepTotals:
     totals = StepTotals()
     with job.objective.one_step():
         for index, rows in enumerate(global_batches):
-            share = make_share(job, epoch, rows, timer)
+            share = make_share(job, epoch, rows, timer, job.reads_vectors(step))
             is_last = index == len(global_batches) - 1
             out = _Passes(job, share, timer, (step, index), weight, is_last).run()
             totals.add(share, out.metrics, weight)

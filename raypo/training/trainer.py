@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from raypo.training.engine import Engine
 from raypo.training.reference import Reference
 from raypo.training.reporter import Reporter
 from raypo.training.sampler import BatchSampler
-from raypo.training.schedule import learning_rate
+from raypo.training.schedule import learning_rate, reads_vectors
 from raypo.training.step import accumulate_gradients
 from raypo.training.step_timer import StepTimer
 from raypo.training.validation import ValidationSet, validate
@@ -80,6 +80,7 @@ class Job:
         validation_set: what validation scores.
         eval_steps: optimiser steps between validations.
         prompt: what the policy's prompts are made from.
+        curriculum: `linear` reads vector hints with a probability that rises with the steps.
         rank: rank of this process, below `sampler.world_size`.
         reference: reference log-probs, where the objective needs them.
         recommender: the frozen sequential recommender, where the objective needs it.
@@ -94,10 +95,16 @@ class Job:
     validation_set: ValidationSet
     eval_steps: int
     prompt: PromptRecord | None = None
+    curriculum: Literal["none", "linear"] = "none"
     rank: int = 0
     reference: Reference | None = None
     recommender: SequentialRecommender | None = None
     state: TrainingState = field(default_factory=TrainingState)
+
+    def reads_vectors(self, step: int) -> bool:
+        """Whether the prompts of an optimiser step have vectors."""
+        sampler = self.sampler
+        return reads_vectors(self.curriculum, step, sampler.total_steps, sampler.seed)
 
 
 def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
@@ -139,7 +146,7 @@ def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
     except NonFiniteLoss as error:
         raise stopped_by_loss(job, error, reporter) from error
     with timer.phase("optimiser"):
-        norm = job.engine.step(rate)
+        norm = job.engine.step(rate, projector_rests=not job.reads_vectors(step))
     if not math.isfinite(norm):
         raise stopped_by_gradient(job, norm, totals.shares, reporter)
     job.state.objective = dict(job.objective.state_dict())

@@ -33,6 +33,7 @@ ENGINES = {
 }
 STEPS, STOP, ACCUMULATION, RATE = 4, 2, 2, 1e-2
 FEATURES = 6  # of a marker
+RESTING = (0, 3)  # steps without vectors, in which the projector rests
 
 
 def make(cluster, dtype, folder):
@@ -62,16 +63,24 @@ def packed_users(step, micro, rank):
     return pack_responses([t[:8] for t in tokens], responses, 0, markers=markers)
 
 
+def projector_state(engine):
+    return {n: v for n, v in engine.optimiser_state().items() if n.startswith("projector.")}
+
+
 def take_steps(engine, first, last, rank, scale=1.0):
     losses, norms = [], []
     for step in range(first, last):
         total = 0.0
         for micro in range(ACCUMULATION):
-            logps = engine.logps(packed_users(step, micro, rank))
+            packed = packed_users(step, micro, rank)
+            logps = engine.logps(packed.without_markers() if step in RESTING else packed)
             gradient = torch.full_like(logps, -scale / (len(logps) * ACCUMULATION))
             engine.backward(logps, gradient, micro == ACCUMULATION - 1)
             total -= logps.sum(dim=1).mean().item() / ACCUMULATION
-        norms.append(engine.step(RATE))
+        before = projector_state(engine) if step in RESTING and step else {}
+        norms.append(engine.step(RATE, projector_rests=step in RESTING))
+        for name, value in before.items():
+            assert torch.equal(value, engine.optimiser_state()[name]), name
         losses.append(total)
     return losses, norms
 
@@ -132,6 +141,15 @@ def test_a_resumed_run_has_the_same_losses_and_weights(results, name):
         assert result["resumed"] == pytest.approx(result["losses"][STOP:], rel=1e-6)
         for key, weight in result["weights"].items():
             torch.testing.assert_close(result["resumed_weights"][key], weight, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_projector_that_rested_at_first_is_trained_later(results, name):
+    (one, _) = results(name)
+    projector = {key: value for key, value in one["weights"].items() if "projector" in key}
+    assert len(projector) == 4
+    assert all(float(value.abs().max()) > 0 for value in projector.values())
+    # A new projector's outer bias is 0: it has moved in the steps with vectors.
 
 
 @pytest.mark.parametrize("name", ENGINES)

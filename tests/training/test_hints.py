@@ -1,6 +1,7 @@
 """Training with hints: rows out of fold, what the adapter keeps of its prompts, resuming."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from safetensors.torch import load_file
 from raypo.config import AlignConfig, InputError, RecommenderConfig, SftConfig, parse_config
 from raypo.data.dataset import load_dataset
 from raypo.data.prepare import prepare
+from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.recommenders.train import train_recommender
 from raypo.training import job
-from raypo.training.job import check_inputs
+from raypo.training.job import build_job, check_inputs
 from raypo.training.local import train_locally
+from raypo.training.schedule import reads_vectors
 
 from .inputs import log_config, settings
 from .test_resume import Interrupted, interrupt_at, without_timing
@@ -107,3 +110,45 @@ def test_an_adapter_with_other_features_is_refused(inputs, tmp_path) -> None:
     (adapter / "prompt.json").write_text(json.dumps(changed))
     with pytest.raises(InputError, match=r"its projector takes 11 features .* give 2"):
         train_locally(align_config(inputs, tmp_path / "align", adapter))
+
+
+def test_a_curriculum_reads_vectors_with_a_rising_probability_and_is_reproducible(
+    inputs, tmp_path
+) -> None:
+    reads = [reads_vectors("linear", step, 400, seed=3) for step in range(400)]
+    assert not reads[0]
+    shares = np.array(reads).reshape(4, 100).mean(axis=1)
+    assert np.allclose(shares, [0.125, 0.375, 0.625, 0.875], atol=0.15)
+    assert all(reads_vectors("none", step, 400, seed=3) for step in range(400))
+    results = []
+    for name in ("one", "other"):
+        config = sft_config(inputs, tmp_path / name, "vector", curriculum="linear")
+        train_locally(config)
+        results.append([line["loss"] for line in read_metrics(config.output)])
+    assert results[0] == results[1]
+
+
+def test_a_curriculum_without_vectors_is_refused(inputs, tmp_path) -> None:
+    config = sft_config(inputs, tmp_path / "sft", "rank", curriculum="linear")
+    with pytest.raises(InputError, match="curriculum: is of vector hints"):
+        check_inputs(config)
+
+
+@pytest.mark.parametrize("hints", ["rank", "order", "vector"])
+def test_hints_are_left_out_of_a_share_of_the_rows(inputs, tmp_path, hints) -> None:
+    found = build_job(
+        sft_config(inputs, tmp_path / "sft", hints, hint_dropout=0.5), 0, no_progress
+    ).make_batch
+    plain = replace(found, hint_dropout=0.0)
+    rows = np.flatnonzero(found.folds >= 0)[:40].tolist()
+    hidden = 0
+    for row in rows:
+        own, full = found(0, [row]).packed, plain(0, [row]).packed
+        if own.tokens.shape == full.tokens.shape and torch.equal(own.tokens, full.tokens):
+            is_hidden = hints == "vector" and own.marker_columns.numel() == 0
+        else:
+            is_hidden = True
+        hidden += is_hidden
+        again = found(0, [row]).packed
+        assert torch.equal(again.tokens, own.tokens)
+    assert 8 < hidden < 32

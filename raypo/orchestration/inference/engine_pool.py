@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ray.data.llm import vLLMEngineProcessorConfig
@@ -22,7 +21,7 @@ def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProce
         models: base model and adapters, all of which an engine holds at once.
         config: number and size of the engines.
     """
-    ranks = [_lora_rank(folder) for folder in models.adapter_folders]
+    rank = max_lora_rank(models)
     engine: dict[str, Any] = {
         "dtype": models.policy.dtype,
         "max_model_len": config.max_model_len,
@@ -32,23 +31,13 @@ def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProce
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
-    if ranks:
+    if rank:
         engine |= {
             "enable_lora": True,
-            "max_lora_rank": _supported_rank(max(ranks)),
-            "max_loras": len(ranks),
+            "max_lora_rank": rank,
+            "max_loras": len(models.adapter_folders),
         }
-    environment = {"VLLM_LOGGING_LEVEL": "ERROR"}
-    if config.gpus_per_engine == 0:
-        environment |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
-            "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_engine))),
-            # By default vLLM reserves a core for its scheduler: half of a small machine.
-            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
-        }
-        if config.tensor_parallel > 1:
-            environment["VLLM_CPU_OMP_THREADS_BIND"] = _cores(config)
-            engine["distributed_executor_backend"] = "mp"  # the only one of its CPU build
+    engine |= executor(config)
     bundle = {"CPU": config.cpus_per_engine, "GPU": config.gpus_per_engine}
     off = {"enabled": False}
     return vLLMEngineProcessorConfig(
@@ -57,7 +46,7 @@ def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProce
         concurrency=config.engines,
         batch_size=config.batch_size,
         max_concurrent_batches=config.concurrent_batches,
-        runtime_env={"env_vars": environment},
+        runtime_env={"env_vars": environment(config)},
         placement_group_config={
             "bundles": [{name: count for name, count in bundle.items() if count}]
             * config.tensor_parallel
@@ -71,16 +60,38 @@ def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProce
     )
 
 
+def environment(config: EngineConfig) -> dict[str, str]:
+    """Environment variables of an engine's process."""
+    variables = {"VLLM_LOGGING_LEVEL": "ERROR"}
+    if config.gpus_per_engine == 0:
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.kv_cache_gib),
+            "OMP_NUM_THREADS": str(max(1, int(config.cpus_per_engine))),
+            # By default vLLM reserves a core for its scheduler: half of a small machine.
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        }
+        if config.tensor_parallel > 1:
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = _cores(config)
+    return variables
+
+
+def executor(config: EngineConfig) -> dict[str, Any]:
+    """Arguments of an engine for its executor."""
+    if config.gpus_per_engine == 0 and config.tensor_parallel > 1:
+        return {"distributed_executor_backend": "mp"}  # the only one of vLLM's CPU build
+    return {}
+
+
+def max_lora_rank(models: LanguageModels) -> int:
+    """The smallest rank that vLLM supports and that holds all adapters; 0 without adapters."""
+    ranks = [
+        int(read_json(folder / "adapter_config.json")["r"]) for folder in models.adapter_folders
+    ]
+    return next(size for size in _LORA_RANKS if size >= max(ranks)) if ranks else 0
+
+
 def _cores(config: EngineConfig) -> str:
     """Cores of each process of an engine; vLLM's own binding needs a memory node per process."""
     each = max(1, int(config.cpus_per_engine))
     starts = range(0, each * config.tensor_parallel, each)
     return "|".join(f"{start}-{start + each - 1}" for start in starts)
-
-
-def _lora_rank(adapter: Path) -> int:
-    return int(read_json(adapter / "adapter_config.json")["r"])
-
-
-def _supported_rank(rank: int) -> int:
-    return next(size for size in _LORA_RANKS if size >= rank)

@@ -19,6 +19,7 @@ from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch, max_constrained_tokens
 from raypo.io.progress import Progress
 from raypo.orchestration.inference.engine_pool import engine_pool
+from raypo.orchestration.inference.generate_embedded import run_embedded_pool
 from raypo.orchestration.inference.ray_blocks import in_blocks
 
 _ATTEMPTS = 2
@@ -104,6 +105,9 @@ def _engine_requests(
     return pd.DataFrame(
         {
             "batch": number,
+            "mode": batch.mode,
+            "history": missing["history"].to_numpy(),
+            "candidates": missing["candidates"].to_numpy(),
             "name": missing["name"].to_numpy(),
             "row": missing["row"].to_numpy(),
             "permutation": missing["permutation"].to_numpy(),
@@ -130,6 +134,11 @@ def _constrained(encoder: Encoder, candidates: Sequence[int]) -> dict[str, Any]:
 def _run_pool(
     requests: pd.DataFrame, models: LanguageModels, config: EngineConfig
 ) -> Iterator[dict[str, Any]]:
+    hints = models.encoder.hints
+    if hints is not None and hints.marker is not None:
+        yield from run_embedded_pool(requests, models, config)
+        return
+    requests = requests.drop(columns=["mode", "history", "candidates"])
     # Pre- and postprocessing only move rows. If they needed a core, they could wait for ever for
     # one that an engine holds.
     no_core = {"num_cpus": 0}
