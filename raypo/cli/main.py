@@ -33,6 +33,7 @@ for command in (
     stages.sft,
     stages.align,
     stages.evaluate,
+    stages.fuse,
     stages.tune,
     pipeline.pipeline,
     pipeline.demo,

@@ -42,6 +42,15 @@ def evaluate(config: ConfigFile = None, overrides: Overrides = None) -> None:
     run_stage("evaluate", configs.EvaluateConfig, config, overrides, action)
 
 
+def fuse(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Fuse evaluated models, and say what a language model adds to the best without it."""
+    from raypo.orchestration.fuse import fuse as action
+
+    parsed = configs.load_config(configs.FuseConfig, config, overrides or [])
+    result = run_action("fuse", parsed, action)
+    console.print(result["sentence"], highlight=False, soft_wrap=True)
+
+
 def tune(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Search alignment settings with Ray Tune."""
     from raypo.cli import tables
@@ -55,7 +64,9 @@ def tune(config: ConfigFile = None, overrides: Overrides = None) -> None:
 
 
 def show(
-    stage: Annotated[str, typer.Argument(help="prepare, recommender, sft, align, evaluate, tune")],
+    stage: Annotated[
+        str, typer.Argument(help="prepare, recommender, sft, align, evaluate, fuse, tune")
+    ],
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -66,6 +77,7 @@ def show(
         "sft": configs.SftConfig,
         "align": configs.AlignConfig,
         "evaluate": configs.EvaluateConfig,
+        "fuse": configs.FuseConfig,
         "tune": configs.TuneConfig,
     }
     if stage not in models:

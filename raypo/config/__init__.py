@@ -9,6 +9,7 @@ from raypo.config.data import (
     RecommenderSettings,
 )
 from raypo.config.evaluation import EngineConfig, EvaluateConfig, EvaluateSettings, ScorerConfig
+from raypo.config.fusion import FuseConfig, FuseSettings
 from raypo.config.loading import dump_config, load_config, parse_config
 from raypo.config.objective import ObjectiveConfig
 from raypo.config.overrides import with_settings
@@ -36,6 +37,8 @@ __all__ = [
     "EngineConfig",
     "EvaluateConfig",
     "EvaluateSettings",
+    "FuseConfig",
+    "FuseSettings",
     "ImportConfig",
     "InputError",
     "LocalPath",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from raypo.config.base import BaseConfig, NonNegativeInt
 from raypo.config.data import FoldsConfig, PrepareSettings, RecommenderSettings
 from raypo.config.evaluation import EvaluateSettings
+from raypo.config.fusion import FuseSettings
 from raypo.config.loading import parse_config
 from raypo.config.paths import LocalPath
 from raypo.config.policy import HintKind
@@ -53,6 +54,11 @@ class PipelineConfig(BaseConfig):
     sft: TrainingSettings = TrainingSettings()
     align: AlignSettings = AlignSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    fuse: FuseSettings | None = Field(
+        FuseSettings(),
+        description="fuse recommenders and heuristics without and with the aligned policy; null "
+        "leaves it out",
+    )
     expected_minutes: dict[str, float] = Field(
         default={},
         description="stage -> minutes, in the stages' order; used only to show the time left",

@@ -14,6 +14,7 @@ from raypo.assets import movielens_100k, resolve_model
 from raypo.config import (
     AlignConfig,
     EvaluateConfig,
+    FuseConfig,
     PipelineConfig,
     PrepareConfig,
     RecommenderConfig,
@@ -24,9 +25,10 @@ from raypo.config import (
 from raypo.config.base import BaseConfig
 from raypo.data.dataset import load_dataset
 from raypo.evaluation.report.files import write_files
-from raypo.evaluation.report.runs import ReportRun, read_run
+from raypo.evaluation.report.runs import read_run
 from raypo.io.files import read_json
 from raypo.orchestration.evaluate import evaluate
+from raypo.orchestration.fuse import fuse
 from raypo.orchestration.prepare import prepare
 from raypo.orchestration.recommender import train as train_recommender
 from raypo.orchestration.stage import Observer, SilentObserver, Stage, StageRunner, weights_hash
@@ -66,13 +68,17 @@ def run_pipeline(config: PipelineConfig, observer: Observer | None = None) -> Ou
     recommender = stages.recommender(data)
     sft = stages.sft(data, recommender)
     aligned = stages.align(data, sft, recommender)
-    runs = [
-        *stages.evaluate_baselines(data, recommender),
-        *stages.evaluate_policies(data, sft, aligned),
-    ]
+    runs = {
+        **stages.evaluate_baselines(data, recommender),
+        **stages.evaluate_policies(data, sft, aligned),
+    }
+    if config.fuse is not None:
+        runs |= stages.fuse(data, runs)
     report = config.output / "report.html"
-    write_files(report, config.title, load_dataset(data), runs)
-    metrics = [(run.name, run.metrics) for run in runs]
+    trained = {_POLICY_NAMES["sft"]: sft, _aligned_name(config): aligned}
+    read = [read_run(name, folder, trained.get(name)) for name, folder in runs.items()]
+    write_files(report, config.title, load_dataset(data), read)
+    metrics = [(run.name, run.metrics) for run in read]
     return Outcome(metrics, report, time.monotonic() - started)
 
 
@@ -152,8 +158,8 @@ class _Stages:
             )
         )
 
-    def evaluate_baselines(self, data: Path, recommender: Path) -> list[ReportRun]:
-        """Heuristics and sequential recommenders."""
+    def evaluate_baselines(self, data: Path, recommender: Path) -> dict[str, Path]:
+        """Heuristics and sequential recommenders, by their names in the report."""
         baselines: dict[str, dict[str, Any]] = {
             "Random": {"heuristic": "random"},
             "Popularity": {"heuristic": "popularity"},
@@ -166,19 +172,47 @@ class _Stages:
             baselines[_recommender_name(folder)] = {"recommender": folder}
         # The settings that decide about rows and intervals; the others are of language models.
         given = _given(self._config.evaluate, {"max_rows", "split", "num_bootstrap", "seed"})
-        runs = []
+        runs = {}
         for name, what in baselines.items():
             inputs = (data, what["recommender"]) if "recommender" in what else (data,)
             stage = f"evaluate-{name.lower().replace(' ', '-')}"
             filled_in = what | {"data": data}
-            folder = self._runner.run(
+            runs[name] = self._runner.run(
                 Stage(stage, EvaluateConfig, given, filled_in, inputs, evaluate, "metrics.json")
             )
-            runs.append(read_run(name, folder))
         return runs
 
-    def evaluate_policies(self, data: Path, sft: Path, aligned: Path) -> list[ReportRun]:
-        """The base model, the SFT policy and the aligned policy."""
+    def fuse(self, data: Path, runs: dict[str, Path]) -> dict[str, Path]:
+        """Recommenders and heuristics fused, without and with the aligned policy."""
+        aligned = _aligned_name(self._config)
+        policies = {*_POLICY_NAMES.values(), aligned}
+        others = {
+            name: run for name, run in runs.items() if name not in policies and name != "Random"
+        }
+        without, with_llm = others, {**others, aligned: runs[aligned]}
+        return {
+            "Fused without LLM": self._fused("fuse-without", data, without),
+            f"Fused with {aligned}": self._fused("fuse", data, with_llm),
+        }
+
+    def _fused(self, stage: str, data: Path, runs: dict[str, Path]) -> Path:
+        assert self._config.fuse is not None
+        # Folders of adapters are named alike in all evaluations; their parents have the hash.
+        inputs = [folder if "-" in folder.name else folder.parent for folder in runs.values()]
+        return self._runner.run(
+            Stage(
+                stage,
+                FuseConfig,
+                _given(self._config.fuse),
+                {"data": data, "runs": runs},
+                (data, *inputs),
+                fuse,
+                "fusion.json",
+            )
+        )
+
+    def evaluate_policies(self, data: Path, sft: Path, aligned: Path) -> dict[str, Path]:
+        """The base model, the SFT policy and the aligned policy, by their names in the report."""
         filled_in = {
             "data": data,
             "policy.model": self._config.model,
@@ -195,12 +229,11 @@ class _Stages:
                 "aligned/metrics.json",
             )
         )
-        objective = self._config.align.objective.label.upper()
-        return [
-            read_run("Base LLM", folder / "base"),
-            read_run("SFT", folder / "sft", sft),
-            read_run(objective, folder / "aligned", aligned),
-        ]
+        return {
+            _POLICY_NAMES["base"]: folder / "base",
+            _POLICY_NAMES["sft"]: folder / "sft",
+            _aligned_name(self._config): folder / "aligned",
+        }
 
     def _training(self, data: Path) -> dict[str, Any]:
         return {"data": data, "seed": self._config.seed, "policy.model": self._config.model}
@@ -226,12 +259,24 @@ def _check_stages(config: PipelineConfig) -> None:
         ("sft", SftConfig, config.sft, folders),
         ("align", AlignConfig, config.align, folders | {"policy.adapter": here}),
         ("evaluate", EvaluateConfig, config.evaluate, folders),
+        *(
+            (("fuse", FuseConfig, config.fuse, folders | {"runs": {"": here}}),)
+            if config.fuse is not None
+            else ()
+        ),
     )
     for name, model, section, filled_in in stages:
         values = with_settings(_given(section), filled_in, source=name)
         stage = parse_config(model, values, source=name)
         if isinstance(stage, AlignConfig):
             make_objective(stage, setting="align.objective")
+
+
+_POLICY_NAMES = {"base": "Base LLM", "sft": "SFT"}
+
+
+def _aligned_name(config: PipelineConfig) -> str:
+    return config.align.objective.label.upper()
 
 
 _RECOMMENDERS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}

@@ -49,19 +49,20 @@ class Projector(nn.Module):
 def new_projector(causal_lm: PreTrainedModel, num_features: int, seed: int) -> Projector:
     """An untrained projector whose embeddings are as large as those of the model's tokens.
 
+    Where the table of embeddings is partitioned over ranks, call it while the table is gathered.
+
     Args:
         causal_lm: the language model.
         num_features: of a title.
         seed: of the weights.
     """
-    table = causal_lm.get_input_embeddings().weight
+    config = causal_lm.config.get_text_config()
+    size = float(causal_lm.get_input_embeddings().weight.detach().float().std())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        projector = Projector(num_features, causal_lm.config.get_text_config().hidden_size)
+        projector = Projector(num_features, config.hidden_size)
         with torch.no_grad():
             made = projector(torch.randn(256, num_features))
-            # A partitioned table (ZeRO stage 3) holds no values here; common ones are near 0.02.
-            size = float(table.float().std()) if table.numel() else 0.02
             projector.outer.weight *= size / float(made.std())
             projector.outer.bias.zero_()
     return projector

@@ -219,6 +219,16 @@ def partitioned_loading(dtype: str) -> Iterator[None]:
         del kept_while_loading
 
 
+def gathered_parameters(
+    parameters: list[nn.Parameter],
+) -> contextlib.AbstractContextManager[None]:
+    """Context in which this rank holds whole parameters, to be read alone."""
+    found: contextlib.AbstractContextManager[None] = _import_deepspeed().zero.GatheredParameters(
+        parameters
+    )
+    return found
+
+
 def _init_single_process() -> None:
     """Initialise torch.distributed in a process of its own; launchers of several have done it.
 

@@ -114,6 +114,17 @@ def loading(cluster: ClusterConfig, dtype: str) -> contextlib.AbstractContextMan
     return partitioned_loading(dtype)
 
 
+def gathered(
+    cluster: ClusterConfig, parameters: list[nn.Parameter]
+) -> contextlib.AbstractContextManager[None]:
+    """Context in which this rank holds whole parameters, where ZeRO stage 3 partitions them."""
+    if not cluster.partitions_weights:
+        return contextlib.nullcontext()
+    from raypo.training.deepspeed_engine import gathered_parameters
+
+    return gathered_parameters(parameters)
+
+
 class TorchEngine:
     """Plain torch: AdamW, and one all-reduce of the gradients per step."""
 

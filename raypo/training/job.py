@@ -24,7 +24,7 @@ from raypo.recommenders.hint_sources import TrainingHints, hint_hashes, training
 from raypo.recommenders.train import load_recommender
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
-from raypo.training.engine import Engine, StepConfig, loading, make_engine
+from raypo.training.engine import Engine, StepConfig, gathered, loading, make_engine
 from raypo.training.objective import make_objective
 from raypo.training.reference import (
     FrozenAdapter,
@@ -197,7 +197,8 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
     with loading(config.cluster, config.policy.dtype):
         model = load_policy(config.policy, model_folder, config.seed)
     num_features = hints.hints.num_features if hints is not None else 0
-    projector = make_projector(config.policy, model, num_features, config.seed)
+    with gathered(config.cluster, [model.get_input_embeddings().weight]):
+        projector = make_projector(config.policy, model, num_features, config.seed)
     policy = PackedPolicy(
         model, recompute=config.policy.gradient_checkpointing, projector=projector
     )

@@ -39,7 +39,7 @@ RESTING = (0, 3)  # steps without vectors, in which the projector rests
 def make(cluster, dtype, folder):
     from raypo.policy.adapters import load_policy
     from raypo.policy.projector import new_projector
-    from raypo.training.engine import StepConfig, loading, make_engine
+    from raypo.training.engine import StepConfig, gathered, loading, make_engine
 
     with loading(cluster, dtype):
         model = load_policy(PolicyConfig(dtype=dtype, lora=LoraConfig(rank=4)), folder, seed=1)
@@ -48,7 +48,8 @@ def make(cluster, dtype, folder):
         assert base and all(p.numel() < p.ds_numel for p in base)  # no rank holds a whole weight
     assert {p.dtype for p in base} == {getattr(torch, dtype)}
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    projector = new_projector(causal_lm_of(model), FEATURES, seed=2)
+    with gathered(cluster, [model.get_input_embeddings().weight]):
+        projector = new_projector(causal_lm_of(model), FEATURES, seed=2)
     policy = PackedPolicy(model, recompute="auto", projector=projector)
     return make_engine(policy, cluster, StepConfig(OptimiserConfig(), micro_batch_size=2))
 

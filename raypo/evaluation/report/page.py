@@ -24,6 +24,7 @@ from raypo.evaluation.report.figures import (
     popularity_figures,
     training_figures,
 )
+from raypo.evaluation.report.fusions import FusionSummary, fusion_summaries
 from raypo.evaluation.report.notes import CostRow, cost_rows, remarks
 from raypo.evaluation.report.runs import ReportRun
 from raypo.evaluation.report.table import Column, columns_of, table_rows
@@ -76,6 +77,7 @@ class ReportPage:
         columns: (mode, metric) of the leaderboard.
         leaderboard: models, then heuristic baselines.
         comparisons: per mode.
+        fusions: models that are fused from others.
         remarks: sentences on single models.
         breakdowns: HitRatio@1 by popularity and by length of the history.
         popularity: of recommended items.
@@ -92,6 +94,7 @@ class ReportPage:
     columns: tuple[Column, ...]
     leaderboard: list[LeaderboardRow]
     comparisons: list[ComparisonTable]
+    fusions: list[FusionSummary]
     remarks: list[str]
     breakdowns: list[Figure]
     popularity: list[Figure]
@@ -133,6 +136,7 @@ def write_report(
         columns=columns,
         leaderboard=_model_rows(runs, columns) + _heuristic_rows(summary, columns),
         comparisons=_comparisons(runs),
+        fusions=fusion_summaries(runs),
         remarks=remarks(runs),
         breakdowns=breakdown_figures(runs),
         popularity=popularity_figures(runs, popularity),

@@ -27,6 +27,7 @@ class ReportRun:
         predictions: its `predictions.parquet`, or None.
         training: lines of its `metrics.jsonl`; empty for models that were not trained here.
         evaluated: content of its `evaluated.json`; empty where an earlier version wrote none.
+        fusion: content of its `fusion.json`; empty for a model that is not fused from others.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ReportRun:
     predictions: pd.DataFrame | None
     training: list[dict[str, Any]]
     evaluated: dict[str, Any] = field(default_factory=dict)
+    fusion: dict[str, Any] = field(default_factory=dict)
 
     @property
     def length_normalised(self) -> bool:
@@ -52,13 +54,14 @@ def read_run(name: str, folder: Path, training: Path | None = None) -> ReportRun
     Raises:
         InputError: a file is missing or malformed.
     """
-    evaluated = folder / "evaluated.json"
+    evaluated, fusion = folder / "evaluated.json", folder / "fusion.json"
     return ReportRun(
         name,
         read_json(folder / "metrics.json"),
         read_predictions(folder),
         read_metrics(training) if training is not None else [],
         read_json(evaluated) if evaluated.exists() else {},
+        read_json(fusion) if fusion.exists() else {},
     )
 
 
@@ -81,6 +84,8 @@ def find_runs(given: Sequence[str]) -> list[tuple[str, Path, Path | None]]:
         name, equals, path = text.partition("=")
         folder = local_path(path if equals else text)
         inside = sorted(folder.rglob("metrics.json"), key=_sort_key) if folder.is_dir() else []
+        # A fusion evaluates its models on validation rows too, inside its own folder.
+        inside = [file for file in inside if not _is_of_fusion(file, folder)]
         if not inside:
             raise InputError(f"{folder}: no evaluated model there (`raypo evaluate` writes one)")
         for file in inside:
@@ -89,6 +94,11 @@ def find_runs(given: Sequence[str]) -> list[tuple[str, Path, Path | None]]:
                 label = name if len(inside) == 1 else f"{name} {label}"
             found.append((label, file.parent, _training_folder(file.parent)))
     return found
+
+
+def _is_of_fusion(file: Path, given: Path) -> bool:
+    parents = [parent for parent in file.parent.parents if parent.is_relative_to(given)]
+    return any((parent / "fusion.json").exists() for parent in parents)
 
 
 def _sort_key(file: Path) -> tuple[str, int, str]:
