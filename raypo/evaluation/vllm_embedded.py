@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from raypo.config import PolicyConfig
@@ -98,15 +99,27 @@ class EmbeddedAnswers:
             for number, (name, folder) in enumerate(trained.items())
         }
         if trained:
-            options |= {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(trained)}
+            options |= {
+                "enable_lora": True,
+                "max_lora_rank": rank,
+                "max_loras": len(trained),
+                # Otherwise the table of embeddings has a LoRA layer too, which fails in batches of
+                # prompts that are embeddings and answers that are tokens.
+                "lora_target_modules": _target_modules(trained.values()),
+            }
         self._engine = start_engine(
             model_folder, policy.dtype, enable_prompt_embeds=True, **options
         )
         self._check(next(iter(adapters)))
 
     def __call__(self, requests: Sequence[EmbeddedRequest]) -> list[tuple[str, int]]:
-        """Text and number of tokens of each answer."""
+        """Text and number of tokens of each answer.
+
+        Raises:
+            ValueError: vLLM refuses a request, such as for its length.
+        """
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import StructuredOutputsParams
 
         parameters = [
@@ -121,7 +134,10 @@ class EmbeddedAnswers:
         ]
         prompts: list[Any] = [{"prompt_embeds": request.embeddings} for request in requests]
         loras = [self._loras.get(request.name) for request in requests]
-        outputs = self._engine.generate(prompts, parameters, lora_request=loras, use_tqdm=False)
+        try:
+            outputs = self._engine.generate(prompts, parameters, lora_request=loras, use_tqdm=False)
+        except VLLMClientError as error:
+            raise ValueError(str(error)) from error
         return [(one.outputs[0].text, len(one.outputs[0].token_ids)) for one in outputs]
 
     def close(self) -> None:
@@ -146,3 +162,13 @@ class EmbeddedAnswers:
                 f"themselves (it answers {answers[0]} and {answers[1]}); prompts with vectors "
                 "cannot be sent to it: set answers=[likelihood]"
             )
+
+
+def _target_modules(adapters: Iterable[Path]) -> list[str]:
+    """Last names of the modules that the adapters change; vLLM joins some of them into one."""
+    names: set[str] = set()
+    for folder in adapters:
+        with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
+            keys = list(tensors.keys())
+        names |= {key.split(".lora_")[0].rsplit(".", 1)[-1] for key in keys if ".lora_" in key}
+    return sorted(names)
