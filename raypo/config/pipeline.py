@@ -49,6 +49,7 @@ class PipelineConfig(BaseConfig):
     hint_sources: tuple[Literal["recommender", "popularity", "item-knn", "markov-chain"], ...] = (
         Field(("recommender",), min_length=1, description="whose hints; `recommender` is the stage")
     )
+    hint_fusion: bool = Field(False, description="one hint of all sources instead of one of each")
     prepare: PrepareSettings = PrepareSettings()
     recommender: RecommenderSettings = RecommenderSettings()
     sft: TrainingSettings = TrainingSettings()

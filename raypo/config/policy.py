@@ -42,7 +42,7 @@ class PolicySettings(BaseConfig):
     """Settings of the language model: precision, LoRA, prompt and memory."""
 
     set_by_pipeline: ClassVar[frozenset[str]] = frozenset(
-        {"model", "adapter", "hints", "hints_recommender"}
+        {"model", "adapter", "hints", "hints_recommender", "hint_fusion"}
     )
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -57,6 +57,11 @@ class PolicySettings(BaseConfig):
     )
     hint_marker: Literal["before", "after"] = Field(
         "before", description="side of a title on which the token of its vector stands"
+    )
+    hint_fusion: bool = Field(
+        False,
+        description="one hint of several sources: their scores, standardised over the candidates, "
+        "in a conditional logit whose weights are fitted to training rows out of fold",
     )
     hints_in_fold: bool = Field(
         False,

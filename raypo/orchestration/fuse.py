@@ -11,6 +11,11 @@ import pandas as pd
 
 from raypo.config import EvaluateConfig, InputError, load_config
 from raypo.config.fusion import FuseConfig
+from raypo.data.conditional_logit import (
+    fit_conditional_logit,
+    fused_scores,
+    standardised,
+)
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.evaluation.fusion.added import (
     Rows,
@@ -19,11 +24,6 @@ from raypo.evaluation.fusion.added import (
     likelihood_gain,
     row_slices,
     sentence,
-)
-from raypo.evaluation.fusion.conditional_logit import (
-    fit_conditional_logit,
-    fused_scores,
-    standardised,
 )
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.metrics import hit_at, target_ranks

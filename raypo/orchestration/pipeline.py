@@ -138,7 +138,11 @@ class _Stages:
             recommender if source == "recommender" else source
             for source in self._config.hint_sources
         ]
-        return {"policy.hints": self._config.hints, "policy.hints_recommender": sources}
+        return {
+            "policy.hints": self._config.hints,
+            "policy.hints_recommender": sources,
+            "policy.hint_fusion": self._config.hint_fusion,
+        }
 
     def align(self, data: Path, sft: Path, recommender: Path) -> Path:
         filled_in = {

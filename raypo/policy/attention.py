@@ -5,7 +5,8 @@ runs on packed rows. Without a layout in the call it is plain SDPA, so that the 
 generate. Two kernels, chosen by device:
 
 - `blocks` (CPU): each user's prompt is one causal call and its responses a second one over prompt
-  and responses, so that no pairs of different users are computed.
+  and responses, so that no pairs of different users are computed. Short blocks are computed by
+  `dense_attention`, others by SDPA.
 - `flex` (GPU): FlexAttention with a block mask, compiled once for all lengths.
 """
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from raypo.policy.attention_masks import Kernel, Layout
+from raypo.policy.dense_attention import MOST_TOKENS, MaskedBlock, dense_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -136,10 +138,8 @@ def packed_attention(
         raise ValueError(f"attention dropout {dropout}: packed log-probs need it at 0")
     _check_arguments(kwargs)
     if packed_layout.kernel == "flex":
-        output = _flex(packed_layout, heads)
-    else:
-        output = _blocks(packed_layout, heads.repeated())
-    return output.transpose(1, 2).contiguous(), None
+        return _flex(packed_layout, heads).transpose(1, 2).contiguous(), None
+    return _blocks(packed_layout, heads), None
 
 
 # Arguments of transformers' attention interface that do not change what packed rows compute.
@@ -200,10 +200,22 @@ def _plain(
 
 
 def _blocks(layout: Layout, heads: _Heads) -> Tensor:
+    """Attention [R, T, H, D] of each user's block by itself."""
+    masks = layout.block_masks(heads.window, heads.query.dtype)
+    blocks = layout.packed.blocks
+    longest = max(block.length for block in blocks)
+    is_cpu = heads.query.device.type == "cpu"
+    if is_cpu and heads.softcap is None and longest <= MOST_TOKENS:
+        scale = heads.query.shape[-1] ** -0.5 if heads.scaling is None else heads.scaling
+        masked = [
+            MaskedBlock(block.row, block.start, block.prompt, block.length, *mask)
+            for block, mask in zip(blocks, masks, strict=True)
+        ]
+        return dense_attention(heads.query, heads.key, heads.value, masked, scale)
+    heads = heads.repeated()
     attend = scaled_dot_product_attention if heads.softcap is None else _capped(heads.softcap)
     rows: list[list[Tensor]] = [[] for _ in range(len(heads.query))]
-    masks = layout.block_masks(heads.window, heads.query.dtype)
-    for block, (prompt_mask, response_mask) in zip(layout.packed.blocks, masks, strict=True):
+    for block, (prompt_mask, response_mask) in zip(blocks, masks, strict=True):
         own = (slice(block.row, block.row + 1), slice(None), slice(block.start, block.end))
         q, k, v = heads.query[own], heads.key[own], heads.value[own]
         p = block.prompt
@@ -224,7 +236,8 @@ def _blocks(layout: Layout, heads: _Heads) -> Tensor:
     width = heads.query.shape[2]
     joined = [torch.cat(parts, dim=2) for parts in rows]
     filled = [pad(row, (0, 0, 0, width - row.shape[2])) for row in joined]
-    return torch.cat(filled) if len(filled) > 1 else filled[0]
+    whole = torch.cat(filled) if len(filled) > 1 else filled[0]
+    return whole.transpose(1, 2).contiguous()
 
 
 def _capped(softcap: float) -> Callable[..., Tensor]:

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 def use_fused_lora(model: nn.Module) -> int:
     """Replace the forward of a PEFT model's LoRA layers; returns how many were replaced.
 
+    Not for weights that are partitioned over ranks (ZeRO stage 3): these are gathered around the
+    forward of the modules that own them, which is not called.
+
     A layer keeps PEFT's own where it is not a plain linear with one adapter, and in calls with
     dropout, with another adapter or with none. Nothing else about the model changes: adapters are
     saved, merged and switched as before.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -21,7 +21,14 @@ from raypo.io.files import read_json, write_json
 logger = logging.getLogger("raypo")
 
 _FILE = "prompt.json"
-_HINTS = ("hints", "hints_recommender", "hint_features", "hint_marker", "hints_in_fold")
+_HINTS = (
+    "hints",
+    "hints_recommender",
+    "hint_features",
+    "hint_marker",
+    "hint_fusion",
+    "hints_in_fold",
+)
 
 
 class PromptRecord(BaseConfig):
@@ -29,14 +36,16 @@ class PromptRecord(BaseConfig):
 
     Attributes:
         template: text of the template.
-        hints, hints_recommender, hint_features, hint_marker, hints_in_fold: as in `PolicyConfig`.
+        hints, hints_recommender, hint_features, hint_marker, hint_fusion, hints_in_fold: as in
+            `PolicyConfig`.
     """
 
     template: str
     hints: HintKind = "none"
     hints_recommender: HintSources | None = None
     hint_features: tuple[HintFeature, ...] = ()
-    hint_marker: str = "before"
+    hint_marker: Literal["before", "after"] = "before"
+    hint_fusion: bool = False
     hints_in_fold: bool = False
 
 

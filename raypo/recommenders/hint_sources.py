@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,8 @@ import numpy as np
 
 from raypo.config import InputError, PolicyConfig
 from raypo.config.data import FoldsConfig
+from raypo.data.candidates import sample_unseen
+from raypo.data.conditional_logit import fit_conditional_logit, standardised
 from raypo.data.folds import (
     SEEN_BY_ALL,
     fitted_rows,
@@ -19,6 +21,7 @@ from raypo.data.folds import (
     number_of_fits,
     rows_hash,
 )
+from raypo.data.permutation import draw
 from raypo.data.training_rows import TrainingRows
 from raypo.io.files import file_hash, read_json
 from raypo.recommenders.base import SequentialRecommender
@@ -32,6 +35,8 @@ from raypo.recommenders.hints import (
 )
 from raypo.recommenders.train import load_recommender
 
+# Training rows, and candidates of each, that the weights of a fused hint are fitted to.
+_FUSED_ROWS, _FUSED_CANDIDATES = 2000, 20
 _LABELS = {"item-knn": "item-kNN", "markov-chain": "Markov chain", "popularity": "popularity"}
 
 
@@ -92,8 +97,7 @@ def training_hints(policy: PolicyConfig, data: HintData) -> TrainingHints | None
         return TrainingHints(held_out_hints(policy, data), None)
     config = _common_folds(policy)
     folds = held_out_folds(config, data.rows)
-    sources = [_fits(source, config, folds, policy, data) for source in _sources(policy)]
-    return TrainingHints(_hints(policy, sources, data), folds)
+    return TrainingHints(_folded_hints(policy, data, config, folds), folds)
 
 
 def held_out_hints(policy: PolicyConfig, data: HintData) -> RecommenderHints:
@@ -104,11 +108,40 @@ def held_out_hints(policy: PolicyConfig, data: HintData) -> RecommenderHints:
     Raises:
         InputError: a source is missing or was fitted to another data set.
     """
-    use_fold = policy.hints == "vector" and not policy.hints_in_fold
-    config = _common_folds(policy) if use_fold else None
-    folds = held_out_folds(config, data.rows) if config is not None else None
+    needs_folds = policy.hints == "vector" or policy.hint_fusion
+    if not needs_folds or policy.hints_in_fold:
+        sources = [_fits(source, None, None, policy, data) for source in _sources(policy)]
+        return _hints(policy, sources, data)
+    config = _common_folds(policy)
+    return _folded_hints(policy, data, config, held_out_folds(config, data.rows))
+
+
+def _folded_hints(
+    policy: PolicyConfig, data: HintData, config: FoldsConfig, folds: np.ndarray
+) -> RecommenderHints:
+    """Hints whose sources have fits that have not seen some of the training rows."""
     sources = [_fits(source, config, folds, policy, data) for source in _sources(policy)]
-    return _hints(policy, sources, data)
+    hints = _hints(policy, sources, data)
+    return replace(hints, weights=_weights(hints, data, folds)) if policy.hint_fusion else hints
+
+
+def _weights(hints: RecommenderHints, data: HintData, folds: np.ndarray) -> np.ndarray:
+    """Weights [s] of a conditional logit over out-of-fold scores of training rows."""
+    eligible = np.flatnonzero(folds != SEEN_BY_ALL)
+    count = min(_FUSED_ROWS, len(eligible))
+    chosen = eligible[draw([0, len(eligible)], len(eligible), count)[np.arange(count)]]
+    unseen = data.num_items - int(np.diff(data.rows.seen_offsets).max())
+    generator = np.random.default_rng(0)
+    candidates = []
+    for row in chosen.tolist():
+        seen = set(data.rows.seen_by_user_of(row).tolist())
+        others = sample_unseen(generator, seen, data.num_items, min(_FUSED_CANDIDATES - 1, unseen))
+        candidates.append([int(data.rows.targets[row]), *others])
+    histories = [data.rows.history(row) for row in chosen.tolist()]
+    scores = hints.scores(histories, candidates, [int(fold) for fold in folds[chosen]])
+    features = np.stack([standardised(own).T for own in scores])
+    targets = np.zeros(len(chosen), dtype=np.int64)
+    return fit_conditional_logit(features, targets, np.asarray(data.rows.users[chosen])).weights
 
 
 def _hints(policy: PolicyConfig, sources: Sequence[SourceFits], data: HintData) -> RecommenderHints:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from raypo.config.policy import HintFeature, HintKind
+from raypo.data.conditional_logit import standardised
 from raypo.data.hints import UserHints
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.train import pad_sequences
@@ -54,6 +55,7 @@ class RecommenderHints:
         popularity: [items] log of occurrences in training, standardised over the catalogue.
         features: what a vector is made from.
         side: of a title, where its marker stands.
+        weights: [s] of the sources in one score that takes their place; None keeps them apart.
     """
 
     kind: HintKind
@@ -61,14 +63,17 @@ class RecommenderHints:
     popularity: np.ndarray
     features: tuple[HintFeature, ...] = ("item", "score", "popularity")
     side: Literal["before", "after"] = "before"
+    weights: np.ndarray | None = None
 
     @property
     def sentence(self) -> str:
         """Text for a template's `{hints}`."""
-        labels = ", ".join(source.label for source in self.sources)
+        labels = [source.label for source in self.sources]
+        if self.weights is not None:
+            labels = ["recommenders"]
         if self.kind == "rank":
-            return f" (ranks by {labels})"
-        return f" (in the order of {self.sources[0].label})" if self.kind == "order" else ""
+            return f" (ranks by {', '.join(labels)})"
+        return f" (in the order of {labels[0]})" if self.kind == "order" else ""
 
     @property
     def marker(self) -> Literal["before", "after"] | None:
@@ -99,7 +104,7 @@ class RecommenderHints:
         candidates: Sequence[Sequence[int]],
         folds: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
-        """Scores [s, k] of each user's candidates by every source."""
+        """Scores [s, k] of each user's candidates by every source, or [1, k] with weights."""
         result: list[np.ndarray] = [np.empty(0)] * len(histories)
         for group in _groups([len(items) for items in candidates], folds):
             read = [histories[user] for user in group]
@@ -108,7 +113,8 @@ class RecommenderHints:
             fits = [one.held_out if fold is None else one.folds[fold] for one in self.sources]
             by_source = np.stack([score(read, items) for score in fits], axis=1)
             for user, own in zip(group, by_source, strict=True):
-                result[user] = own
+                fused = None if self.weights is None else self.weights @ standardised(own)
+                result[user] = own if fused is None else fused[None]
         return result
 
     def _user(
@@ -134,9 +140,9 @@ class RecommenderHints:
             columns += [own[index] for own in vectors]
         if "score" in self.features:
             columns.append(
-                np.zeros((len(items), len(self.sources)))
+                np.zeros((len(items), 1 if self.weights is not None else len(self.sources)))
                 if scores is None
-                else _standardised(scores).T
+                else standardised(scores).T
             )
         if "popularity" in self.features:
             columns.append(self.popularity[index][:, None])
@@ -174,13 +180,6 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(scores), dtype=np.int64)
     ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
     return ranks
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Scores [s, k] with mean 0 and deviation 1 over the candidates of each source."""
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    deviation = centred.std(axis=1, keepdims=True)
-    return np.asarray(centred / np.where(deviation > 0, deviation, 1.0))
 
 
 def _groups(sizes: Sequence[int], folds: Sequence[int] | None) -> list[list[int]]:

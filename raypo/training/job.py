@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from raypo.assets import resolve_model
@@ -18,6 +19,7 @@ from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
 from raypo.policy.adapters import adapter_hash, check_adapter, load_policy, make_projector
 from raypo.policy.attention import row_multiple
+from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.prompt_record import prompt_record, with_recorded_prompt
 from raypo.recommenders.hint_sources import TrainingHints, hint_hashes, training_hints
@@ -196,6 +198,8 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with loading(config.cluster, config.policy.dtype):
         model = load_policy(config.policy, model_folder, config.seed)
+    if not config.cluster.partitions_weights and not torch.cuda.is_available():
+        use_fused_lora(model)
     num_features = hints.hints.num_features if hints is not None else 0
     with gathered(config.cluster, [model.get_input_embeddings().weight]):
         projector = make_projector(config.policy, model, num_features, config.seed)

@@ -1,6 +1,7 @@
 """Hints: what recommenders know, out of fold, as prompts carry it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,23 @@ def test_sources_that_do_not_fit_are_refused(inputs: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             training_hints(PolicyConfig(**settings), data)
+
+
+def test_a_fused_hint_is_one_score_by_weights_of_out_of_fold_rows(inputs: Path) -> None:
+    data = hint_inputs(inputs)
+    sources = [inputs / "time", "item-knn"]
+    policy = PolicyConfig(hints="rank", hints_recommender=sources, hint_fusion=True)
+    fused, found = training_hints(policy, data).hints, training_hints(policy, data)
+    apart = replace(fused, weights=None)
+    histories, candidates = [[1, 2, 3]], [[4, 5, 6, 7]]
+    (own,) = apart.scores(histories, candidates, [0])
+    (one,) = fused.scores(histories, candidates, [0])
+    centred = (own - own.mean(1, keepdims=True)) / own.std(1, keepdims=True)
+    assert np.allclose(one, fused.weights @ centred)
+    assert one.shape == (1, 4) and len(fused(histories, candidates, [0])[0].marks[0].split()) == 1
+    # The weights are those of an independent fit to all later rows.
+    rows = np.flatnonzero(found.folds == 0)
+    assert len(rows) < 2000
+    held_out = held_out_hints(policy, data)
+    assert np.allclose(held_out.weights, fused.weights)
+    assert fused.sentence == " (ranks by recommenders)"

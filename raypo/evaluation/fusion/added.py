@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2, permutation_test
 
-from raypo.evaluation.fusion.conditional_logit import (
+from raypo.data.conditional_logit import (
     cross_fitted_log_likelihood,
     fit_conditional_logit,
 )

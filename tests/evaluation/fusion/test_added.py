@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from raypo.data.conditional_logit import standardised
 from raypo.evaluation.fusion.added import (
     Rows,
     by_slice,
@@ -14,7 +15,6 @@ from raypo.evaluation.fusion.added import (
     row_slices,
     sentence,
 )
-from raypo.evaluation.fusion.conditional_logit import standardised
 from raypo.evaluation.intervals import Resampling
 
 RESAMPLING = Resampling(500, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raypo.evaluation.fusion.conditional_logit import (
+from raypo.data.conditional_logit import (
     cross_fitted_log_likelihood,
     fit_conditional_logit,
     fused_scores,
