@@ -87,7 +87,7 @@ class _FusedLora(torch.autograd.Function):
         out = nn.functional.linear(rows, weight, bias)
         out.addmm_(inner, up_low.T)
         ctx.save_for_backward(rows, weight, inner, down_low, up_low)
-        ctx.shape, ctx.scale = x.shape, scale
+        ctx.shape, ctx.scale, ctx.dtype = x.shape, scale, down.dtype
         return out.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -95,8 +95,8 @@ class _FusedLora(torch.autograd.Function):
         rows, weight, inner, down_low, up_low = ctx.saved_tensors
         given = gradients[0].reshape(-1, weight.shape[0])
         inner_gradient = given @ up_low
-        down_gradient = (inner_gradient.T @ rows).float()
-        up_gradient = (given.T @ inner).float() * ctx.scale
+        down_gradient = (inner_gradient.T @ rows).to(ctx.dtype)
+        up_gradient = (given.T @ inner).to(ctx.dtype) * ctx.scale
         x_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = given @ weight

@@ -6,12 +6,19 @@ from torch import nn
 from transformers import BloomConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import pack_responses
+from raypo.policy import attention, pack_responses
 from raypo.policy.attention import packed_attention, use_packed_attention
 from raypo.policy.attention_masks import Layout
 from raypo.policy.logps import PackedPolicy
 
-from .models import PROMPTS, RESPONSES, assert_float32_logps, lora_model, plain_batch
+from .models import (
+    PROMPTS,
+    RESPONSES,
+    assert_equals_plain,
+    assert_float32_logps,
+    lora_model,
+    plain_batch,
+)
 
 
 @pytest.mark.filterwarnings("ignore")  # uncompiled, FlexAttention warns that it is slow
@@ -43,3 +50,40 @@ def test_packed_rows_refuse_arguments_that_may_change_attention(argument, proble
     packed_attention(nn.Module(), heads, heads, heads, None, packed_layout=layout, **known)
     with pytest.raises(ValueError, match=problem):
         packed_attention(nn.Module(), heads, heads, heads, None, packed_layout=layout, **argument)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("most_tokens", [0, 768])  # SDPA in tiles, or products of whole matrices
+def test_short_and_long_blocks_give_the_same(name, most_tokens, monkeypatch):
+    monkeypatch.setattr(attention, "MOST_TOKENS", most_tokens)
+    model = lora_model(name)
+    plain = plain_batch(model)
+    sums = PackedPolicy(model)(pack_responses(PROMPTS, RESPONSES, pad_token_id=0))
+    assert_equals_plain(model, sums, plain)
+
+
+def test_whole_matrices_are_as_near_to_float64_in_bfloat16_as_tiles(monkeypatch):
+    torch.manual_seed(0)
+    prompts = torch.randint(3, 97, (2, 100)).tolist()
+    packed = pack_responses(prompts, torch.randint(3, 97, (2, 3, 6)).tolist(), pad_token_id=0)
+    layout = Layout(packed, "blocks")
+    width = packed.tokens.shape[1]
+    heads = [torch.randn(1, count, width, 16).bfloat16() for count in (4, 2, 2)]
+    given = torch.randn(1, width, 4, 16).bfloat16()
+    errors = {}
+    exact = None
+    for most_tokens, dtype in ((0, torch.float64), (0, torch.bfloat16), (768, torch.bfloat16)):
+        monkeypatch.setattr(attention, "MOST_TOKENS", most_tokens)
+        inputs = [one.to(dtype).requires_grad_() for one in heads]
+        own = Layout(packed, "blocks") if dtype == torch.float64 else layout
+        out, _ = packed_attention(nn.Module(), *inputs, None, packed_layout=own)
+        results = [out, *torch.autograd.grad(out, inputs, given.to(dtype))]
+        if exact is None:
+            exact = results
+            continue
+        errors[most_tokens] = [
+            float((one - right).norm() / right.norm())
+            for one, right in zip(results, exact, strict=True)
+        ]
+    for whole, tiles in zip(errors[768], errors[0], strict=True):
+        assert whole < 2 * tiles and whole < 0.01
