@@ -5,9 +5,11 @@ Variants, each forward and backward through the adapter, on the same users and r
 - `naive`: a row per response, prompt repeated, logits and log-softmax over whole sequences;
 - `response_logits_only`: the same rows, logits only at positions that predict a response token;
 - `packed`: each distinct token once (`raypo.policy`);
+- `packed_plain`: the same with PEFT's LoRA layers and SDPA, which CPUs compute more slowly;
 - `two_passes`: packed, with a forward pass without gradient before (gradient caching), as training
   does where users share across micro-batches;
-- `sft`: packed with one response per user, the baseline that the others are compared with.
+- `sft`: packed with one response per user, the baseline that the others are compared with;
+- `sft_plain`: the same with PEFT's LoRA layers and SDPA.
 
 Multiply-adds are a lower bound of the work: each distinct token once through the decoder's linear
 layers, each predicting position once through the LM head. Attention is left out, as is everything
@@ -24,16 +26,21 @@ import torch
 from torch import Tensor, nn
 
 from raypo.bench.measure import Measurement, measure_in_turn
+from raypo.bench.plain_layers import plain_layers
 from raypo.data.tokenisation import EncodedUsers
 from raypo.io.progress import Progress, no_progress
 from raypo.policy import pack_responses
 from raypo.policy.activation_checkpointing import Recompute
 from raypo.policy.attention import row_multiple
+from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
 
-VARIANTS = ("naive", "response_logits_only", "packed", "two_passes")
+VARIANTS = ("naive", "response_logits_only", "packed", "packed_plain", "two_passes")
 _SFT = ("sft", 0)
+_SFT_PLAIN = ("sft_plain", 0)
+# As public trainers compute them: PEFT's own layers and SDPA.
+_PLAIN = ("naive", "response_logits_only", "packed_plain", "sft_plain")
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class _Bench:
 
     def forward(self, variant: str, n: int) -> Callable[[], Tensor]:
         """The variant's forward pass, its inputs already made."""
-        if variant in ("packed", "sft"):
+        if variant in ("packed", "packed_plain", "sft", "sft_plain"):
             return lambda: self.policy(self.packs[n])
         if variant == "two_passes":
             return lambda: self._two_passes(n)
@@ -159,6 +166,8 @@ def bench_policy(
         progress: reports calls that are made.
     """
     model.train()
+    if not torch.cuda.is_available():
+        use_fused_lora(model)
     device = next(model.parameters()).device
     bench = _Bench(
         model,
@@ -171,10 +180,12 @@ def bench_policy(
         },
     )
     pairs = [(name, n) for n in settings.num_negatives for name in settings.variants]
-    cases = dict.fromkeys([_SFT, *pairs])
+    baselines = [_SFT, _SFT_PLAIN] if "packed_plain" in settings.variants else [_SFT]
+    cases = dict.fromkeys([*baselines, *pairs])
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps = {
-        f"{variant}, {n}": _step(parameters, bench.forward(variant, n)) for variant, n in cases
+        f"{variant}, {n}": _step(parameters, bench.forward(variant, n), variant in _PLAIN)
+        for variant, n in cases
     }
     num_done = 0
 
@@ -237,11 +248,14 @@ def _pack(users: EncodedUsers, pad_token_id: int, device: torch.device) -> Packe
     return packed.to(device)
 
 
-def _step(parameters: list[nn.Parameter], forward: Callable[[], Tensor]) -> Callable[[], None]:
+def _step(
+    parameters: list[nn.Parameter], forward: Callable[[], Tensor], is_plain: bool
+) -> Callable[[], None]:
     def step() -> None:
         for parameter in parameters:
             parameter.grad = None
-        torch.autograd.backward(-forward().mean())
+        with plain_layers(is_plain):  # backward too, which may compute layers again
+            torch.autograd.backward(-forward().mean())
 
     return step
 

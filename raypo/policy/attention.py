@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from raypo.policy import dense_attention
 from raypo.policy.attention_masks import Kernel, Layout
-from raypo.policy.dense_attention import MOST_TOKENS, MaskedBlock, dense_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -205,13 +205,13 @@ def _blocks(layout: Layout, heads: _Heads) -> Tensor:
     blocks = layout.packed.blocks
     longest = max(block.length for block in blocks)
     is_cpu = heads.query.device.type == "cpu"
-    if is_cpu and heads.softcap is None and longest <= MOST_TOKENS:
+    if is_cpu and heads.softcap is None and longest <= dense_attention.MOST_TOKENS:
         scale = heads.query.shape[-1] ** -0.5 if heads.scaling is None else heads.scaling
         masked = [
-            MaskedBlock(block.row, block.start, block.prompt, block.length, *mask)
+            dense_attention.MaskedBlock(block.row, block.start, block.prompt, block.length, *mask)
             for block, mask in zip(blocks, masks, strict=True)
         ]
-        return dense_attention(heads.query, heads.key, heads.value, masked, scale)
+        return dense_attention.attend(heads.query, heads.key, heads.value, masked, scale)
     heads = heads.repeated()
     attend = scaled_dot_product_attention if heads.softcap is None else _capped(heads.softcap)
     rows: list[list[Tensor]] = [[] for _ in range(len(heads.query))]

@@ -49,7 +49,7 @@ class MaskedBlock:
         return found
 
 
-def dense_attention(
+def attend(
     query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[MaskedBlock], scale: float
 ) -> Tensor:
     """Attention [R, T, H, D] of query [R, H, T, D] to key and value [R, G, T, D].

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Whether layers that were replaced are computed as one operation; benchmarks switch it off.
+ENABLED = True
+
 
 def use_fused_lora(model: nn.Module) -> int:
     """Replace the forward of a PEFT model's LoRA layers; returns how many were replaced.
@@ -58,7 +61,8 @@ def _forward(self: Any, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
 
 def _is_plain(layer: Any) -> bool:
     """Whether a call is y = x W^T + b + s B(A x) and nothing else."""
-    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+    is_active = ENABLED and not layer.disable_adapters and not layer.merged
+    if not is_active or len(layer.active_adapters) != 1:
         return False
     name = layer.active_adapters[0]
     if name not in layer.lora_A or layer.use_dora.get(name, False) or name in layer.lora_variant:

@@ -38,7 +38,7 @@ def test_all_variants_compute_the_same_log_probs():
 def test_multiply_adds_count_distinct_tokens_and_predicting_positions():
     model = lora_model("llama")
     costs = bench_policy(model, USERS, 0, PolicySettings([2], repeats=1))
-    assert [cost.variant for cost in costs] == ["sft", *VARIANTS]
+    assert [cost.variant for cost in costs] == ["sft", "sft_plain", *VARIANTS]
     body = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two layers: q, o; k, v; the feed-forward
     head = 97 * 32
     # Tokens: prompts 5 + 3, and of each response all but the last. Predicting positions: all of
@@ -47,7 +47,7 @@ def test_multiply_adds_count_distinct_tokens_and_predicting_positions():
     first_response = (8 + 2 + 1) * body + (2 + 1 + 2) * head
     assert costs[-1].relative_macs == pytest.approx(all_responses / first_response)
     assert costs[0].relative_macs == 1 and costs[0].relative_time == 1
-    assert costs[1].speedup == 1
+    assert costs[2].speedup == 1  # naive itself
 
 
 def test_every_round_but_the_first_counts_and_memory_is_measured():
@@ -90,7 +90,8 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
         (["policy", "--negatives", "3,x"], "--negatives '3,x': expected whole numbers"),
         (
             ["policy", "--variants", "packt"],
-            "--variants 'packt': expected of naive, response_logits_only, packed, two_passes",
+            "--variants 'packt': expected of naive, response_logits_only, packed, packed_plain, "
+            "two_passes",
         ),
         (["scorer", "--modes", "packed,vlm"], "--modes 'vlm': expected of packed, vllm"),
         (["objectives", "--names", "nap"], "--names 'nap'"),

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import BloomConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import attention, pack_responses
+from raypo.policy import dense_attention, pack_responses
 from raypo.policy.attention import packed_attention, use_packed_attention
 from raypo.policy.attention_masks import Layout
 from raypo.policy.logps import PackedPolicy
@@ -55,7 +55,7 @@ def test_packed_rows_refuse_arguments_that_may_change_attention(argument, proble
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2"])
 @pytest.mark.parametrize("most_tokens", [0, 768])  # SDPA in tiles, or products of whole matrices
 def test_short_and_long_blocks_give_the_same(name, most_tokens, monkeypatch):
-    monkeypatch.setattr(attention, "MOST_TOKENS", most_tokens)
+    monkeypatch.setattr(dense_attention, "MOST_TOKENS", most_tokens)
     model = lora_model(name)
     plain = plain_batch(model)
     sums = PackedPolicy(model)(pack_responses(PROMPTS, RESPONSES, pad_token_id=0))
@@ -73,11 +73,11 @@ def test_whole_matrices_are_as_near_to_float64_in_bfloat16_as_tiles(monkeypatch)
     errors = {}
     exact = None
     for most_tokens, dtype in ((0, torch.float64), (0, torch.bfloat16), (768, torch.bfloat16)):
-        monkeypatch.setattr(attention, "MOST_TOKENS", most_tokens)
+        monkeypatch.setattr(dense_attention, "MOST_TOKENS", most_tokens)
         inputs = [one.to(dtype).requires_grad_() for one in heads]
         own = Layout(packed, "blocks") if dtype == torch.float64 else layout
         out, _ = packed_attention(nn.Module(), *inputs, None, packed_layout=own)
-        results = [out, *torch.autograd.grad(out, inputs, given.to(dtype))]
+        results = [out.detach(), *torch.autograd.grad(out, inputs, given.to(dtype))]
         if exact is None:
             exact = results
             continue
