@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from raypo.config.base import BaseConfig, Fraction, PositiveFloat, PositiveInt
 from raypo.config.paths import LocalPath, path_unless, uri_or_name
 
-BUILT_IN_PROMPTS = ("ranking", "chatrec")
+BUILT_IN_PROMPTS = ("ranking", "chatrec", "tallrec")
 HINT_HEURISTICS = ("popularity", "item-knn", "markov-chain")
 HintKind = Literal["none", "rank", "order", "vector"]
 HintFeature = Literal["item", "score", "popularity"]
@@ -48,7 +48,10 @@ class PolicySettings(BaseConfig):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     lora: LoraConfig = LoraConfig()
     prompt: PromptPath | None = Field(
-        None, description="template file, or a built-in one: ranking (the default), chatrec"
+        None,
+        description="template file, or a built-in one: ranking (the default), chatrec, tallrec. A "
+        "template with {candidate} instead of {candidates} asks about one candidate at a time, and "
+        "is answered by Yes or No (TALLRec)",
     )
     hint_features: tuple[HintFeature, ...] = Field(
         ("item", "score", "popularity"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from raypo.config import InputError, PolicyConfig
 from raypo.data.hints import Hints, Markers, UserHints
-from raypo.data.prompts import load_template, render
+from raypo.data.prompts import is_pointwise, load_template, render, render_pointwise
 from raypo.data.title_tokens import (
     CANDIDATE_MARKER,
     HISTORY_MARKER,
@@ -37,11 +37,13 @@ class EncodedUsers:
         prompts: one list per user.
         responses: per user, one list per response, end-of-sequence included.
         markers: per user, the prompt's tokens that a projector gives; None without vector hints.
+        is_pointwise: responses are pairs, of an item with "Yes" and with "No".
     """
 
     prompts: list[list[int]]
     responses: list[list[list[int]]]
     markers: list[Markers] | None = None
+    is_pointwise: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Encoder:
     hints: Hints | None = None
     _responses: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _cut: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether prompts ask about one candidate at a time."""
+        return is_pointwise(self.template)
 
     @property
     def cut_prompts(self) -> int:
@@ -118,6 +125,9 @@ class Encoder:
         self, history: Sequence[int], candidates: Sequence[int], hints: UserHints, first: int
     ) -> EncodedPrompt:
         """The prompt with the history from position `first` on."""
+        if self.is_pointwise:
+            before, _ = render_pointwise(self.template, [self.titles[i] for i in history[first:]])
+            return EncodedPrompt(list(self.tokenizer(before).input_ids))
         marker = self.hints.marker if self.hints is not None else None
         listed = range(len(candidates)) if hints.order is None else hints.order
         history_titles = [self.titles[item] for item in history[first:]]
@@ -149,6 +159,8 @@ class Encoder:
         A character outside a tokenizer's own script may take as many tokens as bytes.
         """
         by_size = sorted(range(len(self.titles)), key=lambda item: -len(self.titles[item].encode()))
+        if self.is_pointwise:
+            return max(len(tokens) for item in by_size[:100] for tokens in self.answers(item))
         return max(len(self.response(item)) for item in by_size[:100])
 
     def response(self, item: int) -> list[int]:
@@ -157,6 +169,20 @@ class Encoder:
             ids = title_tokens(self.tokenizer, self.template, self.titles[item])
             self._responses[item] = [*ids, self.tokenizer.eos_token_id]
         return self._responses[item]
+
+    def answers(self, item: int) -> tuple[list[int], list[int]]:
+        """Token ids of the item's title, the rest of a pointwise template, and "Yes" or "No".
+
+        The answers end with the first token in which they differ, by which they are told apart.
+        """
+        _, after = render_pointwise(self.template, [])
+        yes, no = (
+            title_tokens(self.tokenizer, ":", f"{self.titles[item]}{after} {word}")
+            for word in ("Yes", "No")
+        )
+        same = zip(yes, no, strict=False)
+        last = next(place for place, (one, other) in enumerate(same) if one != other)
+        return yes[: last + 1], no[: last + 1]
 
     def encode(
         self,
@@ -186,9 +212,15 @@ class Encoder:
         has_markers = self.hints is not None and self.hints.marker is not None
         return EncodedUsers(
             [prompt.tokens for prompt in prompts],
-            [[self.response(int(item)) for item in items] for items in answers],
+            [self._all_responses(items) for items in answers],
             [prompt.markers for prompt in prompts if prompt.markers] if has_markers else None,
+            self.is_pointwise,
         )
+
+    def _all_responses(self, items: Sequence[int]) -> list[list[int]]:
+        if self.is_pointwise:
+            return [tokens for item in items for tokens in self.answers(int(item))]
+        return [self.response(int(item)) for item in items]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special tokens."""
@@ -218,7 +250,8 @@ def make_encoder(
     """
     tokenizer = load_tokenizer(model_folder)
     template = load_template(policy.prompt) if template is None else template
-    warn_about_other_tokens(tokenizer, template, titles)
+    if not is_pointwise(template):
+        warn_about_other_tokens(tokenizer, template, titles)
     encoder = Encoder(tokenizer, template, titles, hints=hints)
     limit = policy.max_prompt_tokens
     context = context or _context_length(model_folder)

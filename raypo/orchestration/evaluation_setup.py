@@ -149,6 +149,12 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
         rows = TrainingRows.of_frame(dataset.train)
         hints = held_out_hints(policy, HintInputs(rows, dataset.num_items, dataset.fingerprint))
     encoder = make_encoder(policy, folder, dataset.titles, _context(config), hints, template)
+    generated = {"generate", "constrained"} & set(config.answers)
+    if encoder.is_pointwise and generated:
+        raise InputError(
+            "answers: a template with {candidate} is answered by Yes or No for each candidate, "
+            "which ranks them; set answers=[likelihood]"
+        )
     if "constrained" in config.answers:
         encoder = _with_room_for_constrained(encoder, config.engine.max_model_len)
     return LanguageModels(folder, adapters, policy, encoder)

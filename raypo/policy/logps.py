@@ -91,7 +91,7 @@ class PackedPolicy(nn.Module):
         recomputed_layers: int | None = None,
         head_chunks: int | None = None,
     ) -> Tensor:
-        """Summed log-probs [B, M] in float32.
+        """Summed log-probs [B, M] in float32, or log-odds [B, M / 2] of paired responses.
 
         Args:
             packed: on the model's device.
@@ -115,9 +115,11 @@ class PackedPolicy(nn.Module):
             layers = self.num_recomputed_layers(packed)
         with self._checkpointing.enabled_for(packed, layers):
             if route.rows == "packed":
-                return packed_logps(causal_lm, packed, self._attention, head_chunks, self.projector)
-            by_length = route.rows == "by_length"
-            return unpacked_logps(causal_lm, packed, by_length, head_chunks, self.projector)
+                sums = packed_logps(causal_lm, packed, self._attention, head_chunks, self.projector)
+            else:
+                by_length = route.rows == "by_length"
+                sums = unpacked_logps(causal_lm, packed, by_length, head_chunks, self.projector)
+        return packed.paired(sums)
 
     def _route_for(self, packed: PackedResponses) -> Route:
         """The route of this batch, which may depend on its longest row."""
@@ -149,7 +151,7 @@ def response_logps(
     inner = getattr(model, "module", model)  # the wrapped module of DeepSpeed and DDP
     policy = model if isinstance(inner, PackedPolicy) else None
     policy = policy or PackedPolicy(inner, projector=projector)
-    return ResponseLogps(sums=policy(packed), lengths=packed.lengths)
+    return ResponseLogps(sums=policy(packed), lengths=packed.result_lengths)
 
 
 def causal_lm_of(model: nn.Module) -> PreTrainedModel:

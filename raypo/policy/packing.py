@@ -65,6 +65,8 @@ class PackedResponses:
         blocks: block of each user, in the order of rows and columns.
         marker_columns: [V] flat columns whose embedding a projector gives; None for no markers.
         marker_features: [V, f] input of the projector.
+        is_paired: results are differences of consecutive responses: of those that end with "Yes"
+            and with "No", which makes log-odds of their sums.
     """
 
     tokens: Tensor
@@ -79,6 +81,7 @@ class PackedResponses:
     blocks: tuple[Block, ...]
     marker_columns: Tensor | None = None
     marker_features: Tensor | None = None
+    is_paired: bool = False
 
     def to(self, device: torch.device | str) -> PackedResponses:
         """The same rows on another device."""
@@ -91,6 +94,15 @@ class PackedResponses:
     def without_markers(self) -> PackedResponses:
         """The same rows with the plain embeddings of the markers' tokens."""
         return replace(self, marker_columns=None, marker_features=None)
+
+    @property
+    def result_lengths(self) -> Tensor:
+        """[B, M] number of tokens of each result's response; [B, M / 2] of paired ones."""
+        return self.lengths[:, ::2] if self.is_paired else self.lengths
+
+    def paired(self, sums: Tensor) -> Tensor:
+        """Results [B, M / 2] of paired responses' sums [B, M]; the sums themselves otherwise."""
+        return sums[:, ::2] - sums[:, 1::2] if self.is_paired else sums
 
     @property
     def num_tokens(self) -> int:
@@ -115,6 +127,7 @@ def pack_responses(
     token_budget: int | None = None,
     multiple_of: int = 1,
     markers: Sequence[Markers] | None = None,
+    is_paired: bool = False,
 ) -> PackedResponses:
     """Pack users' prompts and responses into rows.
 
@@ -127,6 +140,7 @@ def pack_responses(
             user gets a row of its own. None puts all users into one row.
         multiple_of: rows are padded to a multiple of it, for kernels that work in blocks.
         markers: of each prompt, the tokens whose embeddings a projector gives.
+        is_paired: results are differences of consecutive responses.
 
     Raises:
         ValueError: a prompt or response is empty, or users have different numbers of responses.
@@ -177,6 +191,7 @@ def pack_responses(
         blocks=tuple(blocks),
         marker_columns=marker_columns,
         marker_features=marker_features,
+        is_paired=is_paired,
     )
 
 

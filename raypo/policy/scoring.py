@@ -22,6 +22,7 @@ def score_responses(
     batch_size: int,
     markers: Sequence[Markers] | None = None,
     projector: Projector | None = None,
+    is_paired: bool = False,
 ) -> Tensor:
     """Summed log-probs [B, M] of every response in nats, in float32 on the CPU.
 
@@ -33,6 +34,7 @@ def score_responses(
         batch_size: users per forward pass.
         markers: of each prompt, the tokens whose embeddings `projector` gives.
         projector: on the model's device.
+        is_paired: as of `pack_responses`.
     """
     passes = []
     for start in range(0, len(prompts), batch_size):
@@ -43,6 +45,7 @@ def score_responses(
             pad_token_id,
             multiple_of=row_multiple(),
             markers=None if markers is None else markers[users],
+            is_paired=is_paired,
         )
         passes.append(response_logps(model, packed, projector).sums.cpu())
     return torch.cat(passes) if passes else torch.empty(0, 0)

@@ -94,6 +94,7 @@ class BatchMaker:
                 self.token_budget,
                 self.row_multiple,
                 users.markers,
+                users.is_pointwise,
             ),
             chosen_items=torch.tensor(targets),
             rejected_items=torch.tensor(rejected, dtype=torch.long).view(len(rows), self.negatives),

@@ -13,10 +13,11 @@ from raypo.assets import resolve_model
 from raypo.config import AlignConfig, InputError, PolicyConfig, SftConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import TrainingData, load_training_data
-from raypo.data.prompts import load_template
+from raypo.data.prompts import is_pointwise, load_template
 from raypo.data.tokenisation import Encoder, make_encoder
 from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
+from raypo.objectives.yes_no import YesNoObjective
 from raypo.policy.adapters import adapter_hash, check_adapter, load_policy, make_projector
 from raypo.policy.attention import row_multiple
 from raypo.policy.fused_lora import use_fused_lora
@@ -98,6 +99,12 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
                 f"negatives: {config.negatives} is more than the candidate sets hold "
                 f"({dataset.info['options']['candidates'] - 1})"
             )
+    if is_pointwise(template) and isinstance(config, AlignConfig):
+        raise InputError(
+            "policy.prompt: a template with {candidate} is of `raypo sft`; alignment needs titles"
+        )
+    if is_pointwise(template) and policy.hints != "none":
+        raise InputError("policy.hints: a template with {candidate} carries none")
     if config.curriculum != "none" and policy.hints != "vector":
         raise InputError("curriculum: is of vector hints; set policy.hints=vector")
     sampler = _batch_sampler(config, dataset, hints)
@@ -154,7 +161,7 @@ def build_job(
     )
     job = Job(
         engine=_engine(config, model_folder, hints),
-        objective=make_objective(config),
+        objective=YesNoObjective() if is_pointwise(inputs.template) else make_objective(config),
         sampler=_batch_sampler(config, dataset, hints, world_size),
         make_batch=_batch_maker(config, inputs, encoder),
         optimiser=config.optimiser,
@@ -185,13 +192,20 @@ def _batch_maker(config: TrainingConfig, inputs: JobInputs, encoder: Encoder) ->
         candidates,
         encoder,
         encoder.tokenizer.pad_token_id,
-        negatives=config.negatives if isinstance(config, AlignConfig) else 0,
+        negatives=_num_negatives(config, encoder),
         token_budget=config.token_budget,
         row_multiple=row_multiple(),
         folds=inputs.hints.folds if inputs.hints is not None else None,
         hint_dropout=config.hint_dropout if inputs.hints is not None else 0.0,
         seed=config.seed,
     )
+
+
+def _num_negatives(config: TrainingConfig, encoder: Encoder) -> int:
+    """Negatives of each user: those of alignment, or one that TALLRec answers by No."""
+    if isinstance(config, AlignConfig):
+        return config.negatives
+    return 1 if encoder.is_pointwise else 0
 
 
 def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | None) -> Engine:

@@ -86,7 +86,7 @@ def make_share(
             columns["user_embeddings"] = job.recommender.embed(columns["history_items"])
         functions["item_scores"] = job.recommender.score
         functions["item_ranks"] = functools.partial(catalogue_ranks, job.recommender)
-    lengths = torch.cat([batch.packed.lengths for batch in own]).to(job.engine.device)
+    lengths = torch.cat([batch.packed.result_lengths for batch in own]).to(job.engine.device)
     return RankShare(batches, counts, lengths, columns, functions)
 
 

@@ -59,6 +59,7 @@ def validate(engine: Engine, data: ValidationSet, rank: int, world_size: int) ->
             data.pad_token_id,
             multiple_of=row_multiple(),
             markers=users.markers,
+            is_paired=users.is_pointwise,
         )
         best = engine.logps(packed.to(engine.device)).argmax(dim=1).tolist()
         for index, top, items, target in zip(

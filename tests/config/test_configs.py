@@ -23,6 +23,11 @@ def test_job_configurations_parse_and_have_an_entry_point(stage):
     assert (ROOT / f"jobs/{stage}.py").exists()
 
 
+def test_published_systems_parse():
+    for name, stage in (("llara", "sft"), ("tallrec", "sft"), ("chatrec", "evaluate")):
+        configs.load_config(STAGES[stage], ROOT / f"jobs/configs/{name}.yaml")
+
+
 def test_search_and_engine_pool_parse():
     configs.load_config(configs.TuneConfig, ROOT / "tune/napo.yaml")
     configs.load_config(configs.EvaluateConfig, ROOT / "serve/engine_pool.yaml")

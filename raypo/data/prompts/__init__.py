@@ -1,6 +1,7 @@
 """Prompt templates: text files with `{history}` and `{candidates}`, which a user can replace.
 
-`{hints}`, which a template may leave out, is a sentence on what the marks of candidates say.
+`{hints}`, which a template may leave out, is a sentence on what the marks of candidates say. A
+template with `{candidate}` instead of `{candidates}` asks about one candidate at a time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from pathlib import Path
 from raypo.config import InputError
 from raypo.config.policy import BUILT_IN_PROMPTS
 
-_FIELDS = ["candidates", "history"]
+_FIELDS = (["candidates", "history"], ["candidate", "history"])
 _MARK = "-"
+_CANDIDATE = "\ue002"  # stands for the candidate until the text is divided there
 
 
 def load_template(prompt: Path | str | None) -> str:
@@ -24,7 +26,8 @@ def load_template(prompt: Path | str | None) -> str:
         prompt: a file, or the name of a built-in template; None is `ranking`.
 
     Raises:
-        InputError: it cannot be read, or does not have `{history}` and `{candidates}` once each.
+        InputError: it cannot be read, or does not have `{history}` and `{candidates}` (or
+            `{candidate}`) once each.
     """
     if prompt is None or prompt in BUILT_IN_PROMPTS:
         file = resources.files(__package__).joinpath(f"{prompt or 'ranking'}.txt")
@@ -63,6 +66,25 @@ def render(
     )
 
 
+def is_pointwise(template: str) -> bool:
+    """Whether a template asks about one candidate at a time."""
+    return "{candidate}" in template
+
+
+def render_pointwise(template: str, history_titles: Sequence[str]) -> tuple[str, str]:
+    """A pointwise template's text before and after the candidate's title.
+
+    The text before it ends without the space that the title follows.
+
+    Args:
+        template: text of `load_template`.
+        history_titles: oldest first.
+    """
+    filled = template.format(history="; ".join(history_titles), candidate=_CANDIDATE, hints="")
+    before, _, after = filled.partition(_CANDIDATE)
+    return before.removesuffix(" "), after
+
+
 def _check_fields(text: str, path: Path) -> None:
     try:
         parsed = list(string.Formatter().parse(text))
@@ -75,9 +97,11 @@ def _check_fields(text: str, path: Path) -> None:
         if name is not None
     )
     required = [name for name in found if name != "hints"]
-    if required != _FIELDS or found.count("hints") > 1:
+    if required not in _FIELDS or found.count("hints") > 1:
         listed = ", ".join(f"{{{name}}}" for name in found) or "neither"
         raise InputError(
-            f"{path}: expected {{history}} and {{candidates}} once each, {{hints}} at most once "
-            f"and no other field, found {listed}"
+            f"{path}: expected {{history}} and {{candidates}} (or {{candidate}}) once each, "
+            f"{{hints}} at most once and no other field, found {listed}"
         )
+    if "candidate" in found and text.index("{history}") > text.index("{candidate}"):
+        raise InputError(f"{path}: {{history}} has to stand before {{candidate}}")

@@ -94,9 +94,7 @@ def _encoded(encoder: Encoder, requests: pd.DataFrame) -> EncodedUsers:
     return encoder.encode(requests["history"], requests["candidates"])
 
 
-def _answers(
-    requests: pd.DataFrame, logps: np.ndarray, responses: list[list[list[int]]]
-) -> pd.DataFrame:
+def _answers(requests: pd.DataFrame, logps: np.ndarray, users: EncodedUsers) -> pd.DataFrame:
     """The answers to requests, in their order.
 
     Raises:
@@ -111,7 +109,10 @@ def _answers(
                 f"is {own[position]}; the weights or their precision are broken"
             )
     answers["logps"] = [np.asarray(row, dtype=np.float64) for row in logps]
-    answers["lengths"] = [np.array([len(tokens) for tokens in own]) for own in responses]
+    step = 2 if users.is_pointwise else 1
+    answers["lengths"] = [
+        np.array([len(tokens) for tokens in own[::step]]) for own in users.responses
+    ]
     return answers
 
 
@@ -140,8 +141,9 @@ class _PackedScorer:
                 self._batch_size,
                 users.markers if projector is not None else None,
                 projector,
+                users.is_pointwise,
             )
-        return _answers(requests, logps.numpy(), users.responses)
+        return _answers(requests, logps.numpy(), users)
 
 
 class _VllmScorer:
@@ -160,4 +162,6 @@ class _VllmScorer:
             for name, row in zip(requests["name"], requests["row"], strict=True)
         ]
         logps = np.array(self._engine(users.prompts, users.responses, names))
-        return _answers(requests, logps, users.responses)
+        if users.is_pointwise:
+            logps = logps[:, ::2] - logps[:, 1::2]
+        return _answers(requests, logps, users)
