@@ -39,6 +39,7 @@ class EvaluationRecord:
         candidates: hash of the candidates of all rows.
         length_normalised: whether candidates are ranked by log-prob per token.
         inference: of language models; None for baselines.
+        hints: sentence on the hints in prompts; None without hints.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class EvaluationRecord:
     candidates: str
     length_normalised: bool
     inference: InferenceRecord | None
+    hints: str | None = None
 
     def as_json(self, name: str) -> dict[str, Any]:
         """The content of `evaluated.json` of the model `name`."""
@@ -55,6 +57,8 @@ class EvaluationRecord:
             "candidates": self.candidates,
             "length_normalised": self.length_normalised,
         }
+        if self.hints is not None:
+            content["hints"] = self.hints
         if self.inference is None:
             return content
         content["cost"] = {mode: asdict(cost) for mode, cost in self.inference.cost.items()}

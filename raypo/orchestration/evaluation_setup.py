@@ -29,7 +29,7 @@ from raypo.orchestration.stage import weights_hash
 from raypo.policy.adapters import adapter_hash, check_adapter
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.recommenders.heuristics import heuristic_scores
-from raypo.recommenders.hint_sources import HintInputs, held_out_hints, hint_hashes
+from raypo.recommenders.hint_sources import HintInputs, describe_hints, held_out_hints, hint_hashes
 from raypo.recommenders.train import load_recommender, score_candidates
 
 
@@ -78,7 +78,14 @@ class Evaluation:
             candidates=candidates_hash(self.rows),
             length_normalised=self.options.metrics.length_normalised,
             inference=inference,
+            hints=self._hints(),
         )
+
+    def _hints(self) -> str | None:
+        models = self.models
+        if isinstance(models, Baseline) or models.policy.hints == "none":
+            return None
+        return describe_hints(models.policy)
 
 
 def resolve_evaluation(config: EvaluateConfig) -> Evaluation:

@@ -253,6 +253,21 @@ def hint_hashes(policy: PolicyConfig) -> list[str]:
     return hashes
 
 
+def describe_hints(policy: PolicyConfig) -> str:
+    """A sentence on the hints that a policy was trained with."""
+    labels = [
+        _LABELS[source]
+        if isinstance(source, str)
+        else label_of(source, str(_settings(source).get("kind", "sasrec")))
+        for source in _sources(policy)
+    ]
+    joined = ", ".join(labels)
+    if policy.hint_fusion:
+        joined = f"{joined}, fused into one"
+    fold = "IN FOLD, which the policy trusts too much" if policy.hints_in_fold else "out of fold"
+    return f"prompts have hints ({policy.hints}) of {joined}; in training {fold}."
+
+
 def item_vectors(model: SequentialRecommender) -> np.ndarray:
     """Item vectors [items, d] of unit length times sqrt(d), as features."""
     table = _unit_vectors(model)

@@ -15,7 +15,12 @@ from raypo.data.folds import SEEN_BY_ALL, held_out_folds
 from raypo.data.prepare import prepare
 from raypo.data.training_rows import TrainingRows
 from raypo.recommenders.heuristics import fit_heuristic, heuristic_scores
-from raypo.recommenders.hint_sources import HintInputs, held_out_hints, training_hints
+from raypo.recommenders.hint_sources import (
+    HintInputs,
+    describe_hints,
+    held_out_hints,
+    training_hints,
+)
 from raypo.recommenders.hints import RecommenderHints, SourceFits
 from raypo.recommenders.train import load_recommender, score_candidates, train_recommender
 from tests.training.inputs import log_config
@@ -214,3 +219,11 @@ def test_a_fused_hint_is_one_score_by_weights_of_out_of_fold_rows(inputs: Path) 
     held_out = held_out_hints(policy, data)
     assert np.allclose(held_out.weights, fused.weights)
     assert fused.sentence == " (ranks by recommenders)"
+
+
+def test_hints_are_described_with_their_sources_and_folds(inputs: Path) -> None:
+    policy = PolicyConfig(hints="rank", hints_recommender=[inputs / "time", "item-knn"])
+    said = describe_hints(policy)
+    assert said == "prompts have hints (rank) of SASRec, item-kNN; in training out of fold."
+    changed = policy.model_copy(update={"hint_fusion": True, "hints_in_fold": True})
+    assert "SASRec, item-kNN, fused into one; in training IN FOLD" in describe_hints(changed)

@@ -78,6 +78,8 @@ def remarks(runs: Sequence[ReportRun]) -> list[str]:
 
 def _remarks(run: ReportRun) -> list[str]:
     found = []
+    if run.evaluated.get("hints"):
+        found.append(str(run.evaluated["hints"]))
     likelihood = run.metrics.get("likelihood", {})
     if run.length_normalised and likelihood:
         found.append("candidates are ranked by log-probability per token.")
