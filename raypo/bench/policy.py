@@ -33,6 +33,7 @@ from raypo.policy import pack_responses
 from raypo.policy.activation_checkpointing import Recompute
 from raypo.policy.attention import row_multiple
 from raypo.policy.fused_lora import use_fused_lora
+from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
 
@@ -168,6 +169,7 @@ def bench_policy(
     model.train()
     if not torch.cuda.is_available():
         use_fused_lora(model)
+        use_fused_norms(model)
     device = next(model.parameters()).device
     bench = _Bench(
         model,

@@ -21,6 +21,7 @@ from raypo.objectives.yes_no import YesNoObjective
 from raypo.policy.adapters import adapter_hash, check_adapter, load_policy, make_projector
 from raypo.policy.attention import row_multiple
 from raypo.policy.fused_lora import use_fused_lora
+from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.prompt_record import prompt_record, with_recorded_prompt
 from raypo.recommenders.hint_sources import TrainingHints, hint_hashes, training_hints
@@ -214,6 +215,7 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
         model = load_policy(config.policy, model_folder, config.seed)
     if not config.cluster.partitions_weights and not torch.cuda.is_available():
         use_fused_lora(model)
+        use_fused_norms(model)
     num_features = hints.hints.num_features if hints is not None else 0
     with gathered(config.cluster, [model.get_input_embeddings().weight]):
         projector = make_projector(config.policy, model, num_features, config.seed)
