@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
 from raypo.io.files import file_hash, value_hash
+from raypo.policy.fused_lora import use_fused_lora
+from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.model import load_base
 from raypo.policy.packing import Markers
@@ -184,6 +186,9 @@ class AdapterScorer:
                 self._model.load_adapter(folder, label, autocast_adapter_dtype=False)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = self._model.requires_grad_(False).eval().to(device)
+        if device == "cpu":
+            use_fused_lora(self._model)
+            use_fused_norms(self._model)
         self._projectors = {
             name: found.requires_grad_(False).to(device)
             for name, folder in trained.items()

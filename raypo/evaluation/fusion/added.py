@@ -196,8 +196,8 @@ def sentence(name: str, added: dict[str, Any]) -> str:
         verdict = "it makes the best without it worse"
     else:
         verdict = (
-            "nothing that these rows could show; they would have shown "
-            f"{hits['smallest_detectable']:.3f}"
+            "nothing that these rows could show (a difference of "
+            f"{hits['smallest_detectable']:.3f} would likely have been seen)"
         )
     return (
         f"Fused with {name}: HitRatio@1 {hits['value']:.3f} against {hits['other']:.3f} without "
