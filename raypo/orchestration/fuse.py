@@ -32,7 +32,7 @@ from raypo.evaluation.ranking import rank_candidates
 from raypo.evaluation.summary import MetricOptions, summarise
 from raypo.io.files import read_json, write_json
 from raypo.io.progress import Progress, no_progress
-from raypo.io.remote import synced
+from raypo.io.remote import fetch, synced
 from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.evaluate import evaluate
 
@@ -174,6 +174,8 @@ class _Fusion:
 
 def _read_run(folder: Path) -> _Run:
     """The evaluation that filled a folder."""
+    if not (folder / "config.yaml").exists():
+        fetch(folder.parent)  # an adapter's folder is inside that of its evaluation
     for place, adapter in ((folder, None), (folder.parent, folder.name)):
         if (place / "config.yaml").exists() and (folder / "metrics.json").exists():
             config = load_config(EvaluateConfig, place / "config.yaml")

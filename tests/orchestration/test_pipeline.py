@@ -38,17 +38,22 @@ def stage(output: Path, name: str) -> Path:
 def test_it_ends_with_the_table_and_the_report(demo):
     output, answer = demo
     heuristics = ("Random", "Popularity", "Markov chain", "Item-kNN")
-    for row in (*heuristics, "SASRec", "Base LLM", "SFT", "NAPO"):
+    models = ("SASRec", "Base LLM", "SFT", "NAPO", "Fused without LLM", "Fused with NAPO")
+    for row in (*heuristics, *models):
         assert re.search(rf"│ {row} ", answer.stdout)
     assert f"report: {output / 'report.html'}" in answer.stdout
     page = (output / "report.html").read_text()
     assert "Reward margin" in page and "Margin gamma" in page
-    assert (output / "table.md").read_text().count("\n") == 10
+    assert "Fused with NAPO: HitRatio@1" in page
+    assert (
+        "prompts have hints (rank) of SASRec, item-kNN, fused into one; in training out of" in page
+    )
+    assert (output / "table.md").read_text().count("\n") == 12
 
 
 def test_progress_names_every_stage_and_shows_no_warnings(demo):
     _, answer = demo
-    for name in ("prepare", "recommender", "sft", "align", "evaluate"):
+    for name in ("prepare", "recommender", "sft", "align", "evaluate", "fuse"):
         assert f"{name}: " in answer.stderr
     assert "Warning" not in answer.stderr
     assert "WARNING" not in answer.stderr
@@ -65,6 +70,17 @@ def test_run_folders_have_the_files_of_the_contract(demo):
     lines = read_metrics(stage(output, "align"))
     assert {"loss", "rewards/margin", "gamma", "negatives", "gradient_norm"} <= lines[-1].keys()
     assert lines[0]["negatives"] > 3
+
+
+def test_the_aligned_policy_is_fused_with_the_recommenders(demo):
+    output, _ = demo
+    fusion = json.loads((stage(output, "fuse") / "fusion.json").read_text())
+    models = ["Popularity", "Markov chain", "Item-kNN", "SASRec"]
+    assert list(fusion["weights"]) == [*models, "NAPO"]
+    added = fusion["added"]
+    assert {"difference", "low", "high", "p_value", "against"} <= added.keys()
+    without = json.loads((stage(output, "fuse-without") / "metrics.json").read_text())
+    assert added["other"] == pytest.approx(without["likelihood"]["HitRatio@1"])
 
 
 def test_metrics_follow_the_contract(demo):

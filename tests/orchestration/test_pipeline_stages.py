@@ -14,6 +14,8 @@ EVALUATIONS = [
     *(f"evaluate-{name}" for name in ("random", "popularity", "markov-chain", "item-knn")),
     "evaluate-sasrec",
     "evaluate",
+    "fuse-without",
+    "fuse",
 ]
 VALUES = {
     "title": "Test",
@@ -70,6 +72,7 @@ def ran(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "train_recommender", leave("summary.json", "model.json"))
     monkeypatch.setattr(pipeline, "train", leave("summary.json"))
     monkeypatch.setattr(pipeline, "evaluate", leave("metrics.json", "aligned/metrics.json"))
+    monkeypatch.setattr(pipeline, "fuse", leave("fusion.json"))
     monkeypatch.setattr(
         pipeline, "read_run", lambda name, *_: SimpleNamespace(name=name, metrics={})
     )
@@ -93,7 +96,8 @@ def test_an_observer_receives_every_stage_in_order(ran, tmp_path):
     assert ("sft", 1, 2) in observer.calls
     names = [name for name, _ in outcome.runs]
     heuristics = ["Random", "Popularity", "Markov chain", "Item-kNN"]
-    assert names == [*heuristics, "SASRec", "Base LLM", "SFT", "NAPO"]
+    models = [*heuristics, "SASRec", "Base LLM", "SFT", "NAPO"]
+    assert names == [*models, "Fused without LLM", "Fused with NAPO"]
     assert outcome.report == tmp_path / "run/report.html"
 
 
@@ -114,7 +118,7 @@ def test_without_an_observer_nothing_is_printed(ran, tmp_path, capsys):
 def test_a_stage_gets_its_sections_settings_and_what_the_pipeline_sets(ran, tmp_path):
     run(tmp_path, seed=7, sft={"policy": {"lora": {"rank": 4}}}, align={"negatives": 5})
     prepared, recommender, sft, aligned = ran[:4]
-    *baselines, policies = ran[4:]
+    *baselines, policies, without, fused = ran[4:]
     assert prepared.interactions == (str(tmp_path / "a.inter"),)
     assert (sft.policy.lora.rank, sft.policy.model, sft.seed) == (4, "tiny-random", 7)
     assert {one.data for one in ran[1:]} == {prepared.output}
@@ -126,6 +130,8 @@ def test_a_stage_gets_its_sections_settings_and_what_the_pipeline_sets(ran, tmp_
         "aligned": aligned.output / "adapter",
     }
     assert policies.engine.engines == 2
+    assert set(without.runs) == {"Popularity", "Markov chain", "Item-kNN", "SASRec"}
+    assert fused.runs == without.runs | {"NAPO": policies.output / "aligned"}
     # All models are evaluated on the same rows.
     assert {(one.max_rows, one.seed) for one in [*baselines, policies]} == {(8, 3)}
 
@@ -139,7 +145,7 @@ def test_a_changed_setting_makes_new_folders_of_its_stage_and_those_after_it(ran
     before = folders(tmp_path)
     run(tmp_path, align={"negatives": 5})
     new = folders(tmp_path) - before
-    assert {name.rpartition("-")[0] for name in new} == {"align", "evaluate"}
+    assert {name.rpartition("-")[0] for name in new} == {"align", "evaluate", "fuse"}
 
 
 def test_a_folders_name_depends_on_explicit_settings_alone(ran, tmp_path):
@@ -150,7 +156,7 @@ def test_a_folders_name_depends_on_explicit_settings_alone(ran, tmp_path):
     # A default that is given explicitly is a setting: it stays what it is if the default changes.
     run(tmp_path, sft={"epochs": 1})
     new = folders(tmp_path) - before
-    assert {name.rpartition("-")[0] for name in new} == {"sft", "align", "evaluate"}
+    assert {name.rpartition("-")[0] for name in new} == {"sft", "align", "evaluate", "fuse"}
 
 
 def test_a_moved_pipeline_is_found(ran, tmp_path, monkeypatch):
@@ -175,3 +181,20 @@ def test_settings_that_do_not_fit_together_are_an_error_before_the_first_stage(
     with pytest.raises(InputError, match="evaluate: refused"):
         run(tmp_path)
     assert ran == []
+
+
+def test_hints_of_the_recommender_are_set_for_fine_tuning(ran, tmp_path):
+    sources = ["recommender", "item-knn"]
+    run(tmp_path, hints="rank", hint_sources=sources, hint_fusion=True)
+    _, recommender, sft, aligned = ran[:4]
+    assert recommender.folds.by == "time"  # hints at training rows are out of fold
+    assert (sft.policy.hints, sft.policy.hint_fusion) == ("rank", True)
+    assert sft.policy.hints_recommender == (recommender.output, "item-knn")
+    # Later stages take them from the adapter.
+    assert aligned.policy.hints is None
+
+
+def test_no_fusion_where_it_is_left_out(ran, tmp_path):
+    observer = Recorder()
+    run(tmp_path, observer, fuse=None)
+    assert observer.names("running") == (STAGES + EVALUATIONS)[:-2]

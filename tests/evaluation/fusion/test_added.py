@@ -82,7 +82,12 @@ def test_slices_are_by_what_training_saw_and_by_history() -> None:
     [
         (0.01, 0.05, "it adds to the best that was made without it"),
         (-0.05, -0.01, "it makes the best without it worse"),
-        (-0.01, 0.03, "nothing that these rows could show (a difference of 0.042 would likely have been seen)"),
+        (
+            -0.01,
+            0.03,
+            "nothing that these rows could show (a difference of 0.042 would likely have been "
+            "seen)",
+        ),
     ],
 )
 def test_the_sentence_claims_what_the_interval_shows(low, high, words) -> None:
