@@ -95,7 +95,7 @@ def pipeline(bucket, tmp_path_factory):
 def test_every_stage_is_in_the_bucket_and_names_urls_alone(pipeline):
     client, _, answer = pipeline
     found = names(client)
-    stages = ("prepare", "recommender", "sft", "align", "evaluate")
+    stages = ("prepare", "recommender", "sft", "align", "evaluate", "fuse")
     folders = {key.split("/")[1] for key in found if key.startswith("runs/")}
     for stage in stages:
         assert any(folder.startswith(f"{stage}-") for folder in folders)
@@ -127,7 +127,7 @@ def test_another_machine_finds_every_stage_finished(pipeline):
     before = names(client)
     answer = run("pipeline", "--config", "pipeline.yaml")
     assert answer.returncode == 0, answer.stderr
-    assert answer.stderr.count("finished before, in s3://bucket/runs/") == 10, answer.stderr
+    assert answer.stderr.count("finished before, in s3://bucket/runs/") == 12, answer.stderr
     assert names(client) == before
     report = run("report", OUTPUT, "--output", "s3://bucket/compared.html")
     assert report.returncode == 0, report.stderr
