@@ -209,7 +209,7 @@ def _sign_flip_p(differences: np.ndarray, users: np.ndarray, seed: int) -> float
     """Two-sided p-value of users' summed differences under random signs."""
     summed = _user_sums(differences, users)
     summed = summed[summed != 0]
-    if not len(summed):
+    if len(summed) < 2:  # both signs of one user's difference are as far from 0
         return 1.0
     tested = permutation_test(
         (summed,),

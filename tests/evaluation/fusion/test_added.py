@@ -36,6 +36,14 @@ def test_a_metrics_difference_is_tested_by_signs_of_users() -> None:
     assert found.smallest_detectable == pytest.approx(2.8 * np.sqrt((sums**2).sum()) / 6)
 
 
+@pytest.mark.parametrize("other", [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]])
+def test_one_user_or_none_that_differs_proves_nothing(other) -> None:
+    own, users = np.array([0.5, 0.2, 0.1]), np.array([1, 2, 3])
+    found = compare_metric(own, np.array(other), users, RESAMPLING)
+    assert found.p_value == 1.0
+    assert found.difference == pytest.approx((own - other).mean())
+
+
 def simulated(strength: float, count=1500, seed=0):
     """A recommender, and a model that knows more by `strength`."""
     generator = np.random.default_rng(seed)
