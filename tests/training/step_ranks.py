@@ -52,6 +52,7 @@ def make_job(cut: Cut, rank: int, model: Path):
     from raypo.data.tokenisation import make_encoder
     from raypo.data.training_rows import TrainingRows
     from raypo.objectives import build_objective
+    from raypo.objectives.yes_no import YesNoObjective
     from raypo.recommenders.build import build_recommender
     from raypo.training.batches import BatchMaker
     from raypo.training.engine import StepConfig, TorchEngine
@@ -74,7 +75,8 @@ def make_job(cut: Cut, rank: int, model: Path):
     engine = TorchEngine(policy, StepConfig(OptimiserConfig(), cut.micro_batch_size))
     titles = [f"Film {chr(65 + i % 26)}{'a' * (i % 5)} {i}" for i in range(NUM_ITEMS)]
     encoder = make_encoder(PolicyConfig(), model, titles)
-    objective = build_objective(cut.name, **cut.options)
+    is_yes_no = cut.name == "yes-no"
+    objective = YesNoObjective() if is_yes_no else build_objective(cut.name, **cut.options)
     negatives = NEGATIVES if objective.needs_negatives else 0
     torch.manual_seed(3)
     settings = {"hidden": 8, "layers": 1, "heads": 1, "max_length": 10, "dropout": 0.0}

@@ -19,7 +19,9 @@ OPTIONS = {
     ],
 }
 OBJECTIVES = [
-    (name, options) for name in available_objectives() for options in OPTIONS.get(name, [{}])
+    (name, options)
+    for name in [*available_objectives(), "yes-no"]
+    for options in OPTIONS.get(name, [{}])
 ]
 
 
