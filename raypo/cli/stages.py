@@ -137,5 +137,21 @@ def _batch_arithmetic(config: configs.SftConfig | configs.AlignConfig) -> str:
     )
     if isinstance(config, configs.AlignConfig):
         sharing = config.micro_batch_size * workers
-        text += f"; {config.negatives} negatives each, shared among {sharing} users at a time"
+        text += (
+            f"; {config.negatives} negatives each ({_negative_sources(config)}), shared among "
+            f"{sharing} users at a time"
+        )
     return text
+
+
+def _negative_sources(config: configs.AlignConfig) -> str:
+    """Where negatives come from, as in `similar 0.5, uniform 0.5, from the catalogue`."""
+    sources = config.negative_sources
+    rounds = config.negative_options.self_play_rounds
+    parts = []
+    for name, share in sources.items():
+        shown = f"{name} in {rounds} rounds" if name == "self-play" and rounds > 1 else name
+        parts.append(shown if len(sources) == 1 else f"{shown} {share:.3g}")
+    if config.negatives_from == "catalogue":
+        parts.append("from the catalogue")
+    return ", ".join(parts)

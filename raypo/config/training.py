@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypo.config.base import BaseConfig, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from raypo.config.negatives import NegativeOptions, NegativeSampling
 from raypo.config.objective import ObjectiveConfig
 from raypo.config.paths import LocalPath, StageFolders
 from raypo.config.policy import PolicyConfig, PolicySettings
@@ -152,6 +153,18 @@ class AlignSettings(TrainingSettings):
 
     objective: ObjectiveConfig = ObjectiveConfig()
     negatives: PositiveInt = Field(3, description="sampled negatives per user (n)")
+    negative_sampling: NegativeSampling = Field(
+        "uniform",
+        description="uniform, popular, similar, recommender (its highest scores) or self-play (the "
+        "policy's own wrong answers); or a mapping of several to weights, by which each negative's "
+        "source is drawn",
+    )
+    negative_options: NegativeOptions = NegativeOptions()
+    negatives_from: Literal["candidates", "catalogue"] = Field(
+        "candidates",
+        description="what negatives are drawn from: the row's candidates, which the prompt lists, "
+        "or all items that the user did not interact with in training",
+    )
     sharing_scope: SharingScope = Field(
         "step",
         description="users who share negatives and statistics: all of an optimiser step, however "
@@ -164,6 +177,22 @@ class AlignSettings(TrainingSettings):
         description="reference log-probs: one pass before training, cached by content; or a frozen "
         "copy of the adapter, with one more forward pass per step",
     )
+
+    @property
+    def negative_sources(self) -> dict[str, float]:
+        """Probability of each source of negatives, by name."""
+        given = self.negative_sampling
+        weights = {given: 1.0} if isinstance(given, str) else given
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+    @model_validator(mode="after")
+    def _self_play_scores_candidates(self) -> AlignSettings:
+        if self.negatives_from == "catalogue" and "self-play" in self.negative_sources:
+            raise ValueError(
+                "negatives_from: self-play scores the candidates alone; use "
+                "negatives_from=candidates"
+            )
+        return self
 
 
 class AlignConfig(AlignSettings, StageFolders):
@@ -179,6 +208,18 @@ class AlignConfig(AlignSettings, StageFolders):
     def _curriculum_is_of_fine_tuning(self) -> AlignConfig:
         if self.curriculum != "none":
             raise ValueError("curriculum: is of `raypo sft`; alignment reads vectors in all steps")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_has_its_recommender(self) -> AlignConfig:
+        sources, by_items = self.negative_sources, self.negative_options.similarity == "items"
+        which = "recommender" if "recommender" in sources else None
+        if "similar" in sources and by_items:
+            which = "similar by item vectors"
+        if which is not None and self.recommender is None:
+            raise ValueError(
+                f"recommender: negative_sampling {which} needs one; give its run folder"
+            )
         return self
 
     @model_validator(mode="after")

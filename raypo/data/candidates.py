@@ -132,6 +132,15 @@ class TrainingCandidates:
         self._size = size
         self._seed = seed
 
+    @property
+    def num_negatives(self) -> int:
+        """Negatives among a row's candidates."""
+        return self._size - 1
+
+    def unseen(self, row: int) -> np.ndarray:
+        """All items that the row's user did not interact with in training, ascending."""
+        return np.setdiff1d(np.arange(self._num_items), self._rows.seen_by_user_of(row))
+
     def draw(self, row: int, epoch: int) -> list[int]:
         """The row's candidates: its target at a random position among distinct negatives."""
         generator, negatives = self._drawn(row, epoch)

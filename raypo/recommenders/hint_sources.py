@@ -270,11 +270,11 @@ def describe_hints(policy: PolicyConfig) -> str:
 
 def item_vectors(model: SequentialRecommender) -> np.ndarray:
     """Item vectors [items, d] of unit length times sqrt(d), as features."""
-    table = _unit_vectors(model)
+    table = unit_item_vectors(model)
     return np.asarray(table * np.sqrt(table.shape[1]))
 
 
-def _unit_vectors(model: SequentialRecommender) -> np.ndarray:
+def unit_item_vectors(model: SequentialRecommender) -> np.ndarray:
     """Item vectors [items, d] of unit length."""
     items: Any = model
     weight = items.items.weight.detach().float()

@@ -7,7 +7,7 @@ the same ones again when a run is resumed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from raypo.data.tokenisation import Encoder
 from raypo.data.training_rows import TrainingRows
 from raypo.policy.packing import PackedResponses, pack_responses
 from raypo.recommenders.train import pad_sequences
+from raypo.training.negative_sampling import NegativeSampler
 
 _HINT_DROPOUT = 1  # number of this stream of random draws
 
@@ -58,6 +59,7 @@ class BatchMaker:
         folds: [rows] fold in which each row is held out, for hints; None without them.
         hint_dropout: share of rows whose hints are left out, drawn anew every epoch.
         seed: of that draw.
+        negative_sampler: which items become negatives; None draws them uniformly.
     """
 
     rows: TrainingRows
@@ -70,15 +72,13 @@ class BatchMaker:
     folds: np.ndarray | None = None
     hint_dropout: float = 0.0
     seed: int = 0
+    negative_sampler: NegativeSampler | None = None
 
     def __call__(self, epoch: int, rows: Sequence[int]) -> Batch:
         """The batch of these training rows with the epoch's candidates and negatives."""
         histories = [self.rows.history(row) for row in rows]
         targets = [int(self.rows.targets[row]) for row in rows]
-        rejected = [
-            self.candidates.negatives(row, epoch, self.negatives) if self.negatives else []
-            for row in rows
-        ]
+        rejected = [self._negatives(epoch, row) for row in rows]
         users = self.encoder.encode(
             histories,
             candidates=[self.candidates.draw(row, epoch) for row in rows],
@@ -102,6 +102,15 @@ class BatchMaker:
             seen_items=pad_sequences([self.rows.seen_by_user_of(row).tolist() for row in rows]),
             keys=tuple((epoch, row) for row in rows),
         )
+
+    def with_all_candidates(self) -> BatchMaker:
+        """The same, with all of a row's candidates as responses, in the order of their draw."""
+        return replace(self, negatives=self.candidates.num_negatives, negative_sampler=None)
+
+    def _negatives(self, epoch: int, row: int) -> list[int]:
+        if self.negatives and self.negative_sampler is not None:
+            return self.negative_sampler(self.candidates, epoch, row, self.negatives)
+        return self.candidates.negatives(row, epoch, self.negatives) if self.negatives else []
 
     def _is_hidden(self, epoch: int, row: int) -> bool:
         # A stream of its own: the row's candidates are drawn from [seed, epoch, row].

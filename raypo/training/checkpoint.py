@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with `adapter/` (PEFT's own format), `optimiser.safetensors` (float32
 weights and AdamW's moments by parameter name, independent of the number of ranks and the ZeRO
-stage) and `state.json` (step, objective's statistics, best validation). Nothing in it is pickled.
+stage) and `state.json` (step, objective's statistics, best validation), with self-play also the
+scores of the current round. Nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def write_checkpoint(
     tensors: dict[str, Tensor],
     state: TrainingState,
     prompt: PromptRecord | None = None,
+    further: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> None:
     """Write a checkpoint. One rank does it.
 
@@ -63,6 +65,7 @@ def write_checkpoint(
         tensors: result of `engine.optimiser_state()`, which all ranks take part in.
         state: progress of the run.
         prompt: what the policy's prompts are made from, kept beside the adapter.
+        further: tensors of safetensors files, by the files' names.
     """
     weights = {name: value for name, value in tensors.items() if "/" not in name}
     projector = {
@@ -77,6 +80,8 @@ def write_checkpoint(
         if prompt is not None:
             write_prompt_record(folder / "adapter", prompt)
         save_file(tensors, folder / "optimiser.safetensors")
+        for name, content in (further or {}).items():
+            save_file(content, folder / name)
         write_json(folder / "state.json", asdict(state))
 
 
@@ -127,6 +132,7 @@ def _damage(folder: Path) -> str | None:
         for file in (
             folder / "optimiser.safetensors",
             folder / "adapter/adapter_model.safetensors",
+            *folder.glob("*.safetensors"),
         ):
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118  not a dict

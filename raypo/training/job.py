@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from raypo.recommenders.train import load_recommender
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
 from raypo.training.engine import Engine, StepConfig, gathered, loading, make_engine
+from raypo.training.negative_sampling import check_negative_sampling, make_negative_sampler
 from raypo.training.objective import make_objective
 from raypo.training.reference import (
     FrozenAdapter,
@@ -37,6 +38,7 @@ from raypo.training.reference import (
     compute_reference,
 )
 from raypo.training.sampler import BatchSampler, BatchSizes, make_batch_sampler
+from raypo.training.self_play import CandidateReference, SelfPlay
 from raypo.training.tracking import check_mlflow
 from raypo.training.trainer import Job
 from raypo.training.validation import ValidationSet
@@ -95,11 +97,6 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
             )
         if config.recommender is not None:
             load_recommender(config.recommender)
-        if config.negatives > dataset.info["options"]["candidates"] - 1:
-            raise InputError(
-                f"negatives: {config.negatives} is more than the candidate sets hold "
-                f"({dataset.info['options']['candidates'] - 1})"
-            )
     if is_pointwise(template) and isinstance(config, AlignConfig):
         raise InputError(
             "policy.prompt: a template with {candidate} is of `raypo sft`; alignment needs titles"
@@ -109,6 +106,8 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
     if config.curriculum != "none" and policy.hints != "vector":
         raise InputError("curriculum: is of vector hints; set policy.hints=vector")
     sampler = _batch_sampler(config, dataset, hints)
+    if isinstance(config, AlignConfig):
+        check_negative_sampling(config, dataset, sampler.total_steps)
     return JobInputs(policy, template, dataset, hints, sampler)
 
 
@@ -176,10 +175,12 @@ def build_job(
     )
     if isinstance(config, AlignConfig) and config.recommender is not None:
         job.recommender = load_recommender(config.recommender).to(job.engine.device)
-    if isinstance(config, AlignConfig) and job.objective.needs_reference:
-        job.reference = _reference(config, job, model_folder, inputs, progress)
+    if isinstance(config, AlignConfig):
+        _add_negatives_and_reference(config, job, inputs, progress)
     if checkpoint is not None:
         job.state = read_checkpoint(checkpoint, job.engine)
+        if job.self_play is not None:
+            job.self_play.load(checkpoint, job.state.step)
     return job
 
 
@@ -226,9 +227,34 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
     return make_engine(policy, config.cluster, steps)
 
 
-def _reference(
-    config: AlignConfig, job: Job, model_folder: Path, inputs: JobInputs, progress: Progress
-) -> Reference:
+def _add_negatives_and_reference(
+    config: AlignConfig, job: Job, inputs: JobInputs, progress: Progress
+) -> None:
+    """Let the job draw negatives as configured, and look up reference log-probs if needed.
+
+    Call it while the engine has the weights that alignment starts from.
+    """
+    candidates, sampler = job.make_batch.candidates, job.sampler
+    precomputed = job.objective.needs_reference and config.reference == "precomputed"
+    if "self-play" in config.negative_sources:
+        make_batch = job.make_batch.with_all_candidates()
+        rounds = config.negative_options.self_play_rounds
+        job.self_play = SelfPlay(rounds, sampler, make_batch)
+        # The reference needs the scores of all rounds' candidates by the same weights.
+        steps = range(sampler.total_steps) if precomputed else job.self_play.steps_of(0)
+        name = _reference_hash(config, inputs, ["all candidates", len(steps)])
+        note = "self-play scores of the initial policy"
+        scores = _cached_scores(name, job, make_batch, progress, steps, note)
+        job.self_play.start(scores)
+        if precomputed:
+            job.reference = CandidateReference(scores, candidates)
+    negatives = make_negative_sampler(config, inputs.dataset, job.self_play)
+    job.make_batch = replace(job.make_batch, negative_sampler=negatives)
+    if job.objective.needs_reference and job.reference is None:
+        job.reference = _reference(config, job, inputs, progress)
+
+
+def _reference(config: AlignConfig, job: Job, inputs: JobInputs, progress: Progress) -> Reference:
     """A frozen copy of the adapter, or log-probs from the cache, computed if missing."""
     if config.reference == "on-the-fly":
         if config.cluster.partitions_weights:
@@ -237,7 +263,20 @@ def _reference(
                 "cannot replace; use reference=precomputed or cluster.zero_stage=2"
             )
         return FrozenAdapter(job.engine)
-    file = cache_folder() / "reference" / f"{_reference_hash(config, model_folder, inputs)}.st"
+    name = _reference_hash(config, inputs, _sampling_content(config))
+    return _cached_scores(name, job, job.make_batch, progress)
+
+
+def _cached_scores(
+    name: str,
+    job: Job,
+    make_batch: BatchMaker,
+    progress: Progress,
+    steps: range | None = None,
+    note: str = "reference log-probs",
+) -> PrecomputedReference:
+    """Log-probs by the weights that alignment starts from: from the cache, computed if missing."""
+    file = cache_folder() / "reference" / f"{name}.st"
     cached: list[PrecomputedReference | None] = [None]
     if job.rank == 0 and file.exists():
         cached = [PrecomputedReference.load(file)]
@@ -245,15 +284,29 @@ def _reference(
         dist.broadcast_object_list(cached)
     if cached[0] is not None:
         return cached[0]
-    reference = compute_reference(job.engine, job.sampler, job.make_batch, job.rank, progress)
+    scores = compute_reference(job.engine, job.sampler, make_batch, job.rank, progress, steps, note)
     if job.rank == 0:
-        reference.save(file)
-    return reference
+        scores.save(file)
+    return scores
 
 
-def _reference_hash(config: AlignConfig, model_folder: Path, inputs: JobInputs) -> str:
-    """Hash of the content that reference log-probs depend on."""
+def _sampling_content(config: AlignConfig) -> list[object]:
+    """What negatives depend on, beside the data set and the seed; nothing for uniform ones."""
+    if config.negative_sources == {"uniform": 1.0} and config.negatives_from == "candidates":
+        return []
+    recommender = config.recommender
+    return [
+        config.negative_sources,
+        config.negative_options.model_dump(mode="json"),
+        config.negatives_from,
+        file_hash(recommender / "model.safetensors") if recommender is not None else None,
+    ]
+
+
+def _reference_hash(config: AlignConfig, inputs: JobInputs, further: list[object]) -> str:
+    """Hash of the content that reference log-probs depend on, `further` included."""
     assert config.policy.adapter is not None
+    model_folder = resolve_model(config.policy.model)
     weights = sorted(model_folder.glob("*.safetensors"))
     return value_hash(
         [
@@ -273,6 +326,7 @@ def _reference_hash(config: AlignConfig, model_folder: Path, inputs: JobInputs) 
                 config.negatives,
                 config.users_per_step,
             ],
+            *([further] if further else []),
         ]
     )
 

@@ -18,9 +18,11 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from raypo.config import InputError
 from raypo.io.files import atomic_path
 from raypo.io.progress import Progress
 from raypo.training.batches import Batch, BatchMaker
@@ -45,20 +47,40 @@ class PrecomputedReference:
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Chosen [b] and rejected [b, n] reference log-probs."""
-        rows = torch.stack([self._values[key] for key in batch.keys])
+        rows = torch.stack([self.of(key) for key in batch.keys])
         return rows[:, 0], rows[:, 1:]
+
+    def of(self, key: tuple[int, int]) -> Tensor:
+        """Log-probs [1 + n] of an (epoch, row)."""
+        return self._values[key]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all values are finite."""
+        return all(bool(value.isfinite().all()) for value in self._values.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The keys and values of all users."""
+        keys = torch.tensor(list(self._values), dtype=torch.long)
+        return {"keys": keys, "logps": torch.stack(list(self._values.values()))}
 
     def save(self, file: Path) -> None:
         """Write all values atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        keys = torch.tensor(list(self._values), dtype=torch.long)
         with atomic_path(file) as temporary:
-            save_file({"keys": keys, "logps": torch.stack(list(self._values.values()))}, temporary)
+            save_file(self.tensors(), temporary)
 
     @classmethod
     def load(cls, file: Path) -> PrecomputedReference:
-        """Read a file that `save` wrote."""
-        tensors = load_file(file)
+        """Read a file that holds `tensors`.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        try:
+            tensors = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{file}: cannot be read ({error})") from error
         keys = [(int(epoch), int(row)) for epoch, row in tensors["keys"].tolist()]
         return cls(dict(zip(keys, tensors["logps"].unbind(), strict=True)))
 
@@ -111,6 +133,8 @@ def compute_reference(
     make_batch: BatchMaker,
     rank: int,
     progress: Progress,
+    steps: range | None = None,
+    note: str = "reference log-probs",
 ) -> PrecomputedReference:
     """Score every user that `sampler` will visit. A collective: every rank calls it.
 
@@ -120,13 +144,16 @@ def compute_reference(
         make_batch: turns rows into batches.
         rank: rank of this process, which scores its own users.
         progress: called with the steps that are scored.
+        steps: whose users are scored; None is all steps of the run.
+        note: what is being computed, for `progress`.
 
     Returns:
         Log-probs of the users of all ranks.
     """
     own: dict[tuple[int, int], Tensor] = {}
+    steps = range(sampler.total_steps) if steps is None else steps
     with without_dropout(engine):
-        for step in range(sampler.total_steps):
+        for done, step in enumerate(steps, start=1):
             epoch, global_batches = sampler.rank_batches(step, rank)
             for micro_batches in global_batches:
                 for rows in micro_batches:
@@ -135,7 +162,7 @@ def compute_reference(
                     batch = make_batch(epoch, rows or micro_batches[0][:1])
                     sums = engine.logps(batch.packed.to(engine.device)).cpu()
                     own.update(zip(batch.keys, sums, strict=True))
-            progress(step + 1, sampler.total_steps, "reference log-probs")
+            progress(done, len(steps), note)
     return PrecomputedReference(_gather(own))
 
 

@@ -25,6 +25,7 @@ from raypo.training.reference import Reference
 from raypo.training.reporter import Reporter
 from raypo.training.sampler import BatchSampler
 from raypo.training.schedule import learning_rate, reads_vectors
+from raypo.training.self_play import SelfPlay
 from raypo.training.step import accumulate_gradients
 from raypo.training.step_timer import StepTimer
 from raypo.training.validation import ValidationSet, validate
@@ -84,6 +85,7 @@ class Job:
         rank: rank of this process, below `sampler.world_size`.
         reference: reference log-probs, where the objective needs them.
         recommender: the frozen sequential recommender, where the objective needs it.
+        self_play: scores that negatives are drawn by, where they are the policy's own.
         state: progress of the run.
     """
 
@@ -99,6 +101,7 @@ class Job:
     rank: int = 0
     reference: Reference | None = None
     recommender: SequentialRecommender | None = None
+    self_play: SelfPlay | None = None
     state: TrainingState = field(default_factory=TrainingState)
 
     def reads_vectors(self, step: int) -> bool:
@@ -123,6 +126,8 @@ def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
     job.objective.train()
     total = job.sampler.total_steps
     for step in range(job.state.step, total):
+        if job.self_play is not None:
+            job.self_play.before_step(step, job.engine, job.rank, progress)
         metrics = _train_step(job, step, reporter)
         job.state.step = step + 1
         if job.state.step % job.eval_steps == 0 or job.state.step == total:
@@ -161,8 +166,18 @@ def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
         "workers": sampler.world_size,
         "padding_share": 1 - num_tokens / num_columns,
         "prompts_cut": job.make_batch.encoder.cut_prompts,
+        **_negative_metrics(job),
         **timer.metrics(num_tokens, collective_seconds),
     }
+
+
+def _negative_metrics(job: Job) -> dict[str, float]:
+    """Where the step's negatives came from."""
+    sampler = job.make_batch.negative_sampler
+    metrics = {} if sampler is None else sampler.metrics()
+    if job.self_play is not None:
+        metrics["negative_sampling/round"] = job.self_play.round + 1
+    return metrics
 
 
 def _sum_over_ranks(job: Job, values: list[int]) -> list[int]:
@@ -180,8 +195,10 @@ def _validate_and_save(job: Job, metrics: dict[str, Any], reporter: Reporter) ->
         state.best, state.best_step = hit_ratio, state.step
     metrics[SCORE] = hit_ratio
     tensors = job.engine.optimiser_state()
+    further = job.self_play.files() if job.self_play is not None else None
     reporter.checkpoint(
-        metrics, lambda folder: write_checkpoint(folder, job.engine, tensors, state, job.prompt)
+        metrics,
+        lambda folder: write_checkpoint(folder, job.engine, tensors, state, job.prompt, further),
     )
 
 
