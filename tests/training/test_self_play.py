@@ -249,9 +249,16 @@ def run_rank(rank, world_size, folder, inputs, cluster, sampling):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("sampling", ["self-play", {"self-play": 2, "similar": 1, "uniform": 1}])
-def test_two_ranks_draw_the_negatives_of_one(inputs, tmp_path, sampling):
-    cluster = {"engine": "torch"}
+@pytest.mark.parametrize(
+    ("sampling", "cluster"),
+    [
+        ("self-play", {"engine": "torch"}),
+        ({"self-play": 2, "similar": 1, "uniform": 1}, {"engine": "torch"}),
+        ("self-play", {"engine": "deepspeed", "zero_stage": 3}),
+    ],
+    ids=["torch", "mixture", "zero3"],
+)
+def test_two_ranks_draw_the_negatives_of_one(inputs, tmp_path, sampling, cluster):
     for world_size in (1, 2):
         given = (world_size, str(tmp_path), inputs, cluster, sampling)
         mp.spawn(run_rank, given, nprocs=world_size, join=True)
