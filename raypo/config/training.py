@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from raypo.config.base import BaseConfig, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
-from raypo.config.negatives import NegativeOptions, NegativeSampling
+from raypo.config.negatives import NEGATIVE_SOURCES, NegativeOptions, NegativeSampling
 from raypo.config.objective import ObjectiveConfig
 from raypo.config.paths import LocalPath, StageFolders
 from raypo.config.policy import PolicyConfig, PolicySettings
@@ -180,10 +180,12 @@ class AlignSettings(TrainingSettings):
 
     @property
     def negative_sources(self) -> dict[str, float]:
-        """Probability of each source of negatives, by name."""
+        """Probability of each source of negatives by name, in the order of NEGATIVE_SOURCES."""
         given = self.negative_sampling
         weights = {given: 1.0} if isinstance(given, str) else given
-        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+        total = sum(weights.values())
+        # One order: equal mixtures draw the same negatives, however they are written.
+        return {name: weights[name] / total for name in NEGATIVE_SOURCES if name in weights}
 
     @model_validator(mode="after")
     def _self_play_scores_candidates(self) -> AlignSettings:

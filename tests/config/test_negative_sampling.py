@@ -22,6 +22,8 @@ def test_weights_become_probabilities():
     assert align("negative_sampling=self-play").negative_sources == {"self-play": 1.0}
     mixed = align("negative_sampling={similar: 2, popular: 1, uniform: 1}")
     assert mixed.negative_sources == {"similar": 0.5, "popular": 0.25, "uniform": 0.25}
+    again = align("negative_sampling={uniform: 1, similar: 2, popular: 1}")
+    assert list(again.negative_sources.items()) == list(mixed.negative_sources.items())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_a_wrong_source_is_named(overrides, message):
     ("overrides", "message"),
     [
         ([], "3 negatives each (uniform), shared"),
-        (["negative_sampling={similar: 3, popular: 1}"], "each (similar 0.75, popular 0.25), "),
+        (["negative_sampling={similar: 3, popular: 1}"], "each (popular 0.25, similar 0.75), "),
         (
             ["negative_sampling=self-play", "negative_options.self_play_rounds=2"],
             "each (self-play in 2 rounds), ",
