@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
 
 from raypo.config import AlignConfig, InputError, StoppedRun, parse_config
 from raypo.io.progress import no_progress
@@ -217,8 +220,6 @@ def test_a_recommender_of_other_items_is_refused(inputs, tmp_path):
     other.mkdir()
     values = json.loads((recommender / "model.json").read_text())
     (other / "model.json").write_text(json.dumps(values | {"num_items": 7}))
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(recommender / "model.safetensors")
     weights["items.weight"] = weights["items.weight"][:7].clone()
     save_file(weights, other / "model.safetensors")
@@ -231,14 +232,13 @@ def test_a_recommender_of_other_items_is_refused(inputs, tmp_path):
 def run_rank(rank, world_size, folder, inputs, cluster, sampling):
     """Train one rank of several, and keep its negatives and losses in `folder`."""
     torch.set_num_threads(1)
-    from pathlib import Path
-
-    import raypo.training.job as module
-
-    module.cache_folder = lambda: Path(folder) / f"cache-{world_size}"
+    job.cache_folder = lambda: Path(folder) / f"cache-{world_size}"
     dist.init_process_group(
         "gloo", f"file://{folder}/rendezvous-{world_size}", rank=rank, world_size=world_size
     )
+    # Read by DeepSpeed.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29512"}
     values = {"cluster": cluster | {"workers": world_size, "launcher": "ray"}}
     values |= {"micro_batch_size": 4 // world_size}
     chosen = config(inputs, Path(folder) / "run", "s-dpo", sampling, rounds=2, **values)
