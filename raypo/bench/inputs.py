@@ -16,6 +16,7 @@ from raypo.data.prompts import load_template
 from raypo.data.tokenisation import EncodedUsers, Encoder, load_tokenizer
 from raypo.data.training_rows import TrainingRows
 from raypo.policy.adapters import add_adapter, load_policy
+from raypo.policy.precision import torch_dtype
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class InputSettings:
     data: Path | None
     num_users: int
     num_negatives: int
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora_rank: int = 8
     seed: int = 0
 
@@ -50,12 +51,14 @@ class BenchInputs:
         users: prompts, and per user the responses, the target's first.
         pad_token_id: the tokenizer's.
         model_folder: folder of the base model, or of its tokenizer where weights are random.
+        dtype: of the base model.
     """
 
     model: Any
     users: EncodedUsers
     pad_token_id: int
     model_folder: Path
+    dtype: str
 
 
 def prepared_movielens() -> Path:
@@ -89,13 +92,18 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
         model=settings.model, dtype=settings.dtype, lora=LoraConfig(rank=settings.lora_rank)
     )
     if is_random:
-        dtype = getattr(torch, settings.dtype)
-        base = random_model(settings.model, len(tokenizer), dtype, settings.seed)
+        base = random_model(settings.model, len(tokenizer), torch_dtype(config), settings.seed)
         model = add_adapter(base, config.lora, settings.seed)
     else:
         model = load_policy(config, folder, settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return BenchInputs(model.to(device), users, tokenizer.pad_token_id, folder)
+    return BenchInputs(
+        model.to(device),
+        users,
+        tokenizer.pad_token_id,
+        folder,
+        str(torch_dtype(config)).removeprefix("torch."),
+    )
 
 
 def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:

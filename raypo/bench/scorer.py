@@ -20,6 +20,7 @@ from raypo.evaluation.vllm_engine import VllmAnswers, VllmScorer
 from raypo.io.files import read_json
 from raypo.io.progress import Progress, no_progress
 from raypo.policy.adapters import AdapterScorer, merged_model
+from raypo.policy.precision import dtype_name
 from raypo.policy.scoring import score_responses
 
 MODES = ("packed", "vllm", "generate", "constrained")
@@ -52,7 +53,7 @@ class ScorerSettings:
     num_candidates: int
     batch_size: int
     modes: Sequence[str] = MODES
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     repeats: int = 3
     seed: int = 0
 
@@ -79,7 +80,7 @@ class _Inputs:
 
     @property
     def dtype(self) -> str:
-        return self.policy.dtype
+        return dtype_name(self.policy, torch.cuda.is_available())
 
 
 @dataclass(frozen=True)

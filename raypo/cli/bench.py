@@ -24,6 +24,7 @@ Rounds = Annotated[int, typer.Option(help="rounds, of which the fastest counts",
 class Dtype(StrEnum):
     """Data types of a base model."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
 
@@ -77,7 +78,7 @@ def policy(
     variants: Annotated[
         str, typer.Option(help="what to compare sft with")
     ] = "naive,response_logits_only,packed",
-    dtype: Annotated[Dtype, typer.Option(help="of the base model")] = Dtype.bfloat16,
+    dtype: Annotated[Dtype, typer.Option(help="of the base model")] = Dtype.auto,
     rank: Annotated[int, typer.Option(help="of the adapter")] = 8,
     repeats: Rounds = 3,
     gradient_checkpointing: Annotated[
@@ -104,7 +105,7 @@ def policy(
         costs = bench_policy(loaded.model, loaded.users, loaded.pad_token_id, settings, progress)
     show([cost.row() for cost in costs], output)
     if plot is not None:
-        plot_policy(costs, plot, f"{model}, {users} users, {dtype}")
+        plot_policy(costs, plot, f"{model}, {users} users, {loaded.dtype}")
 
 
 @bench_app.command("scorer")
@@ -120,7 +121,7 @@ def scorer(
     modes: Annotated[
         str, typer.Option(help="of packed, vllm, generate, constrained")
     ] = "packed,vllm",
-    dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.bfloat16,
+    dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.auto,
     repeats: Rounds = 3,
     seed: int = 0,
     output: Output = None,

@@ -45,7 +45,11 @@ class PolicySettings(BaseConfig):
         {"model", "adapter", "hints", "hints_recommender", "hint_fusion"}
     )
 
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the base model; auto is bfloat16 on GPUs and on CPUs with instructions for "
+        "it, and float32 on others, where bfloat16 is a hundred times slower",
+    )
     lora: LoraConfig = LoraConfig()
     prompt: PromptPath | None = Field(
         None,

@@ -15,6 +15,7 @@ from raypo.config import PolicyConfig
 from raypo.data.hints import Markers
 from raypo.evaluation.vllm_engine import end_engine, start_engine
 from raypo.policy.model import load_base
+from raypo.policy.precision import dtype_name
 from raypo.policy.projector import Projector, load_projector
 
 _CHECKED_TOKENS = 8
@@ -107,9 +108,8 @@ class EmbeddedAnswers:
                 # prompts that are embeddings and answers that are tokens.
                 "lora_target_modules": _target_modules(trained.values()),
             }
-        self._engine = start_engine(
-            model_folder, policy.dtype, enable_prompt_embeds=True, **options
-        )
+        dtype = dtype_name(policy, torch.cuda.is_available())
+        self._engine = start_engine(model_folder, dtype, enable_prompt_embeds=True, **options)
         self._check(next(iter(adapters)))
 
     def __call__(self, requests: Sequence[EmbeddedRequest]) -> list[tuple[str, int]]:

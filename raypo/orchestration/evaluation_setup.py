@@ -27,6 +27,7 @@ from raypo.io.run_folder import check_run_folder, open_run
 from raypo.orchestration.inference.run import InferenceOptions
 from raypo.orchestration.stage import weights_hash
 from raypo.policy.adapters import adapter_hash, check_adapter
+from raypo.policy.precision import with_dtype
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.recommenders.heuristics import heuristic_scores
 from raypo.recommenders.hint_sources import HintInputs, describe_hints, held_out_hints, hint_hashes
@@ -94,6 +95,8 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     Raises:
         InputError: an input is wrong.
     """
+    gpus = max(config.engine.gpus_per_engine, config.scorer.gpus_per_worker)
+    config = with_dtype(config, gpus > 0)
     check_run_folder(config.output, config)
     _check_models(config)
     dataset = load_dataset(config.data)

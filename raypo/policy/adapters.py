@@ -20,6 +20,7 @@ from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.model import load_base
 from raypo.policy.packing import Markers
+from raypo.policy.precision import torch_dtype
 from raypo.policy.projector import Projector, load_projector, new_projector
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
 
     check_adapter(adapter)
     base = [str(model_folder.resolve()), _file_stamps(model_folder)]
-    key = value_hash([base, adapter_hash(adapter), config.dtype, config.quantisation])
+    key = value_hash([base, adapter_hash(adapter), str(torch_dtype(config)), config.quantisation])
     folder = cache_folder() / "merged" / key[:16]
     if folder.exists():
         return folder

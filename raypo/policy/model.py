@@ -11,11 +11,10 @@ from torch import Tensor
 
 from raypo.config import PolicyConfig
 from raypo.io.environment import set_deepspeed_accelerator
+from raypo.policy.precision import torch_dtype
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
@@ -36,12 +35,12 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
     options: dict[str, Any] = {}
     if config.quantisation == "4bit":
         options = {
-            "quantization_config": _four_bit(_DTYPES[config.dtype]),
+            "quantization_config": _four_bit(torch_dtype(config)),
             "device_map": {"": torch.cuda.current_device()},
         }
     return AutoModelForCausalLM.from_pretrained(
         model_folder,
-        dtype=_DTYPES[config.dtype],
+        dtype=torch_dtype(config),
         use_safetensors=True,
         **options,
     )

@@ -23,6 +23,7 @@ from raypo.policy.attention import row_multiple
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import PackedPolicy
+from raypo.policy.precision import with_dtype
 from raypo.policy.prompt_record import prompt_record, with_recorded_prompt
 from raypo.recommenders.hint_sources import TrainingHints, hint_hashes, training_hints
 from raypo.recommenders.train import load_recommender
@@ -148,6 +149,7 @@ def build_job(
     Raises:
         InputError: as `check_inputs`, or the checkpoint cannot be read.
     """
+    config = with_dtype(config, config.cluster.gpus_per_worker > 0)
     inputs = check_inputs(config)
     dataset, hints = inputs.dataset, inputs.hints
     world_size = dist.get_world_size() if dist.is_initialized() else 1

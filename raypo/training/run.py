@@ -18,6 +18,7 @@ from raypo.io.files import read_json, write_json
 from raypo.io.progress import Progress
 from raypo.io.remote import push
 from raypo.io.run_folder import check_run_folder, open_run, write_summary
+from raypo.policy.precision import with_dtype
 from raypo.training.job import TrainingConfig, build_job, check_inputs
 from raypo.training.reporter import CheckpointStore, Reporter
 from raypo.training.sampler import BatchSampler
@@ -46,6 +47,7 @@ def run_training(config: TrainingConfig, launch: Launch) -> dict[str, Any]:
         InputError: an input is missing or wrong, before anything is started.
         StoppedRun: training stopped before its end.
     """
+    config = with_dtype(config, config.cluster.gpus_per_worker > 0)
     summary = config.output / "summary.json"
     if check_run_folder(config.output, config) and summary.exists():
         return dict(read_json(summary))

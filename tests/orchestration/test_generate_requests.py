@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from raypo.config import EngineConfig, PolicyConfig
+from raypo.data.tokenisation import EncodedUsers
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch
@@ -19,9 +20,12 @@ class WordEncoder:
     """Items as their numbers, without a tokenizer."""
 
     titles = ("Red", "Blue", "Green")
+    hints = None
 
-    def prompt(self, history, candidates):
-        return [*history, *candidates]
+    def encode(self, histories, candidates, responses):
+        users = zip(histories, candidates, strict=True)
+        prompts = [[*history, *listed] for history, listed in users]
+        return EncodedUsers(prompts, [[] for _ in prompts])
 
     def response(self, item):
         return [item]

@@ -9,6 +9,7 @@ from ray.data.llm import vLLMEngineProcessorConfig
 from raypo.config import EngineConfig
 from raypo.evaluation.models import LanguageModels
 from raypo.io.files import read_json
+from raypo.policy.precision import dtype_name
 
 # LoRA ranks that vLLM can be configured for.
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -23,7 +24,7 @@ def engine_pool(models: LanguageModels, config: EngineConfig) -> vLLMEngineProce
     """
     rank = max_lora_rank(models)
     engine: dict[str, Any] = {
-        "dtype": models.policy.dtype,
+        "dtype": dtype_name(models.policy, config.gpus_per_engine > 0),
         "max_model_len": config.max_model_len,
         "tensor_parallel_size": config.tensor_parallel,
         "enable_prefix_caching": True,

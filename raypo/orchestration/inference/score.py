@@ -17,6 +17,7 @@ from raypo.io.progress import Progress
 from raypo.orchestration.inference.policy_tasks import merge_on_cluster
 from raypo.orchestration.inference.ray_blocks import in_blocks
 from raypo.policy.adapters import AdapterScorer
+from raypo.policy.precision import dtype_name
 from raypo.policy.scoring import score_responses
 
 _BATCHES_PER_BLOCK = 4
@@ -49,7 +50,8 @@ def score(
         own = missing[missing["name"] == name]
         if len(own):
             merged = merge_on_cluster(models, folder, config)
-            arguments = (merged, models.policy.dtype, models.encoder, config)
+            dtype = dtype_name(models.policy, config.gpus_per_worker > 0)
+            arguments = (merged, dtype, models.encoder, config)
             _run_pool(_VllmScorer, arguments, own, config, batch, progress)
     _refuse_missing(batch)
 
