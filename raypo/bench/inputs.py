@@ -16,7 +16,7 @@ from raypo.data.prompts import load_template
 from raypo.data.tokenisation import EncodedUsers, Encoder, load_tokenizer
 from raypo.data.training_rows import TrainingRows
 from raypo.policy.adapters import add_adapter, load_policy
-from raypo.policy.precision import torch_dtype
+from raypo.policy.precision import dtype_name, torch_dtype
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,8 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
     else:
         model = load_policy(config, folder, settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return BenchInputs(
-        model.to(device),
-        users,
-        tokenizer.pad_token_id,
-        folder,
-        str(torch_dtype(config)).removeprefix("torch."),
-    )
+    dtype = dtype_name(config, torch.cuda.is_available())
+    return BenchInputs(model.to(device), users, tokenizer.pad_token_id, folder, dtype)
 
 
 def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:

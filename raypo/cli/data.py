@@ -19,7 +19,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Fetch and prepare data.")
 @data_app.command("fetch")
 def data_fetch(
     what: Annotated[
-        str, typer.Argument(help="movielens-100k, smollm2-135m-instruct or tiny-random")
+        str, typer.Argument(help="movielens-100k, smollm2-135m-instruct, minilm-l6 or tiny-random")
     ],
 ) -> None:
     """Fetch a built-in data set or model into the cache and print its folder."""
@@ -28,6 +28,7 @@ def data_fetch(
     fetchers = {
         "movielens-100k": assets.movielens_100k,
         "smollm2-135m-instruct": assets.smollm2_135m_instruct,
+        "minilm-l6": assets.minilm_l6,
         "tiny-random": assets.tiny_random,
     }
     if what not in fetchers:

@@ -195,12 +195,24 @@ class RecommenderSettings(BaseConfig):
 
     set_by_pipeline: ClassVar[frozenset[str]] = frozenset({"data", "output", "seed"})
 
-    kind: Literal["sasrec", "gru4rec", "caser"] = "sasrec"
+    kind: Literal["sasrec", "gru4rec", "caser", "morec"] = Field(
+        "sasrec", description="morec: sasrec over vectors of the items' texts"
+    )
+    encoder: str = Field(
+        "minilm-l6",
+        description="text encoder of morec: a transformers folder, or a built-in model's name",
+    )
+    encoder_training: Literal["frozen", "end-to-end"] = Field(
+        "frozen",
+        description="whether morec's encoder is trained too, which takes two more passes over all "
+        "texts in every step",
+    )
+    encoder_learning_rate: PositiveFloat = Field(2e-5, description="of the encoder, end to end")
     hidden: PositiveInt = 64
     layers: PositiveInt = Field(
-        2, description="layers of sasrec (attention) and gru4rec (recurrent)"
+        2, description="layers of sasrec and morec (attention) and gru4rec (recurrent)"
     )
-    heads: PositiveInt = Field(2, description="attention heads per layer of sasrec")
+    heads: PositiveInt = Field(2, description="attention heads per layer of sasrec and morec")
     horizontal_filters: PositiveInt = Field(
         4, description="filters of caser of each height, 1 to max_length items"
     )
@@ -226,6 +238,6 @@ class RecommenderSettings(BaseConfig):
 
 
 class RecommenderConfig(RecommenderSettings, StageFolders):
-    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec or Caser)."""
+    """`raypo recommender train`: the sequential recommender (SASRec, GRU4Rec, Caser or MoRec)."""
 
     seed: NonNegativeInt = 0

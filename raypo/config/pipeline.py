@@ -37,7 +37,7 @@ class PipelineConfig(BaseConfig):
         None, description="data set to fetch by name; without it `prepare` names the user's files"
     )
     model: str = Field("smollm2-135m-instruct", description="folder, or a built-in model's name")
-    baselines: tuple[Literal["gru4rec", "caser"], ...] = Field(
+    baselines: tuple[Literal["gru4rec", "caser", "morec"], ...] = Field(
         (),
         description="sequential recommenders to train for comparison, in addition to `recommender`",
     )

@@ -50,6 +50,11 @@ class Dataset:
         return list(self.items["title"])
 
     @property
+    def texts(self) -> list[str]:
+        """What a text encoder reads of item i at position i: its text, or else its title."""
+        return list(self.items["text" if "text" in self.items else "title"])
+
+    @property
     def num_items(self) -> int:
         """Items in the catalogue."""
         return len(self.items)

@@ -31,7 +31,8 @@ from raypo.policy.precision import with_dtype
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.recommenders.heuristics import heuristic_scores
 from raypo.recommenders.hint_sources import HintInputs, describe_hints, held_out_hints, hint_hashes
-from raypo.recommenders.train import load_recommender, score_candidates
+from raypo.recommenders.scoring import score_candidates
+from raypo.recommenders.train import load_recommender
 
 
 @dataclass(frozen=True)

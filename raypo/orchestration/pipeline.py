@@ -283,7 +283,7 @@ def _aligned_name(config: PipelineConfig) -> str:
     return config.align.objective.label.upper()
 
 
-_RECOMMENDERS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+_RECOMMENDERS = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser", "morec": "MoRec"}
 
 
 def _recommender_name(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 
@@ -23,7 +23,7 @@ def with_dtype(config: _Config, on_gpu: bool) -> _Config:
         on_gpu: whether the model runs on GPUs.
     """
     policy = config.policy.model_copy(update={"dtype": dtype_name(config.policy, on_gpu)})
-    return config.model_copy(update={"policy": policy})
+    return cast(_Config, config.model_copy(update={"policy": policy}))
 
 
 def dtype_name(policy: PolicyConfig, on_gpu: bool) -> str:

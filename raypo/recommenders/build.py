@@ -9,15 +9,27 @@ from raypo.config import InputError
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.caser import Caser
 from raypo.recommenders.gru4rec import GRU4Rec
+from raypo.recommenders.items import ItemTable, TextItems
 from raypo.recommenders.sasrec import SASRec
 
+
+def _sasrec(num_items: int, hidden: int, **settings: Any) -> SASRec:
+    return SASRec(ItemTable(num_items, hidden), hidden, **settings)
+
+
+def _morec(num_items: int, hidden: int, text_size: int, **settings: Any) -> SASRec:
+    return SASRec(TextItems(num_items, text_size, hidden), hidden, **settings)
+
+
+_ATTENTION = ("hidden", "layers", "heads", "max_length", "dropout")
 _KINDS: dict[str, tuple[Callable[..., SequentialRecommender], tuple[str, ...]]] = {
-    "sasrec": (SASRec, ("hidden", "layers", "heads", "max_length", "dropout")),
+    "sasrec": (_sasrec, _ATTENTION),
     "gru4rec": (GRU4Rec, ("hidden", "layers", "max_length", "dropout")),
     "caser": (
         Caser,
         ("hidden", "horizontal_filters", "vertical_filters", "max_length", "dropout"),
     ),
+    "morec": (_morec, (*_ATTENTION, "text_size")),
 }
 
 
@@ -41,3 +53,15 @@ def build_recommender(settings: Mapping[str, Any], num_items: int) -> Sequential
     if missing:
         raise InputError(f"{missing[0]}: missing, required by {kind}")
     return make(num_items, **{name: settings[name] for name in names})
+
+
+def text_items(model: SequentialRecommender) -> TextItems:
+    """The item vectors of MoRec, which come from texts.
+
+    Raises:
+        TypeError: the model has vectors by id.
+    """
+    items = getattr(model, "items", None)
+    if not isinstance(items, TextItems):
+        raise TypeError(f"{type(items).__name__} are no vectors of texts")
+    return items

@@ -21,7 +21,7 @@ from raypo.config.policy import HintFeature, HintKind
 from raypo.data.conditional_logit import standardised
 from raypo.data.hints import UserHints
 from raypo.recommenders.base import SequentialRecommender
-from raypo.recommenders.train import pad_sequences
+from raypo.recommenders.histories import pad_sequences
 
 # Scores [b, k] of candidates [b, k] after histories.
 Score = Callable[[Sequence[Sequence[int]], np.ndarray], np.ndarray]

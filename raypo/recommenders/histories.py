@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +29,15 @@ def last_states(states: Tensor, histories: Tensor) -> Tensor:
     """Of states [b, h, d] those at the last item of histories [b, h]: [b, d]."""
     rows = torch.arange(len(histories), device=histories.device)
     return states[rows, _lengths(histories) - 1]
+
+
+def pad_sequences(sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Item ids [b, longest] padded with -1 at the end."""
+    width = max(len(sequence) for sequence in sequences)
+    padded = np.full((len(sequences), width), -1, dtype=np.int64)
+    for index, sequence in enumerate(sequences):
+        padded[index, : len(sequence)] = sequence
+    return torch.from_numpy(padded)
 
 
 def _lengths(histories: Tensor) -> Tensor:

@@ -10,19 +10,25 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from raypo.recommenders.histories import last_states, most_recent
-from raypo.recommenders.items import ItemTable
+from raypo.recommenders.items import ItemTable, TextItems
 
 
 class SASRec(nn.Module):
     """Causal self-attention over a history; an item's score is a cosine in [-1, 1]."""
 
     def __init__(
-        self, num_items: int, hidden: int, layers: int, heads: int, max_length: int, dropout: float
+        self,
+        items: ItemTable | TextItems,
+        hidden: int,
+        layers: int,
+        heads: int,
+        max_length: int,
+        dropout: float,
     ) -> None:
         """Make an untrained model.
 
         Args:
-            num_items: items in the catalogue; ids are 0 .. num_items - 1.
+            items: vectors of the items, by id or from their texts (MoRec).
             hidden: embedding size d.
             layers: attention blocks.
             heads: attention heads per block.
@@ -31,14 +37,15 @@ class SASRec(nn.Module):
         """
         super().__init__()
         self.max_length = max_length
-        self.items = ItemTable(num_items, hidden)
+        self.items = items
         self.positions = nn.Embedding(max_length, hidden)
         self.blocks = nn.ModuleList(_Block(hidden, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
         # Item vectors are drawn again at the end, so that a seed gives the same weights as ever.
-        for table in (self.items, self.positions):
-            nn.init.normal_(table.weight, std=hidden**-0.5)
+        if isinstance(items, ItemTable):
+            nn.init.normal_(items.weight, std=hidden**-0.5)
+        nn.init.normal_(self.positions.weight, std=hidden**-0.5)
 
     def forward(self, histories: Tensor) -> Tensor:
         """Hidden states [b, h, d] at each position of histories [b, h], padded with -1 at the end.

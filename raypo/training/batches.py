@@ -17,7 +17,7 @@ from raypo.data.candidates import TrainingCandidates
 from raypo.data.tokenisation import Encoder
 from raypo.data.training_rows import TrainingRows
 from raypo.policy.packing import PackedResponses, pack_responses
-from raypo.recommenders.train import pad_sequences
+from raypo.recommenders.histories import pad_sequences
 from raypo.training.negative_sampling import NegativeSampler
 
 _HINT_DROPOUT = 1  # number of this stream of random draws

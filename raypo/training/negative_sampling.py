@@ -31,7 +31,8 @@ from raypo.data.training_rows import TrainingRows
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.heuristics import occurrences
 from raypo.recommenders.hint_sources import unit_item_vectors
-from raypo.recommenders.train import load_recommender, pad_sequences
+from raypo.recommenders.histories import pad_sequences
+from raypo.recommenders.train import load_recommender
 
 # (epoch, row, items [m]) -> scores [m]; -inf is drawn only where nothing else is left.
 Scores = Callable[[int, int, np.ndarray], np.ndarray]

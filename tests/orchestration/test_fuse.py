@@ -15,7 +15,8 @@ from raypo.evaluation.report.files import report_on
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.fuse import fuse
 from raypo.recommenders.heuristics import heuristic_scores
-from raypo.recommenders.train import load_recommender, score_candidates, train_recommender
+from raypo.recommenders.scoring import score_candidates
+from raypo.recommenders.train import load_recommender, train_recommender
 from tests.training.inputs import log_config
 
 

@@ -134,8 +134,7 @@ def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encod
 
 def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encoder, models):
     adapters = {"one": models["one"][0]}
-    # Answers come back in blocks: with many of them the engine is at work when the first arrive.
-    requests = make_requests(adapters, rows=480)
+    requests = make_requests(adapters, rows=120)
     killed = []
 
     def kill_once(done: int, total: int, note: str = "") -> None:
@@ -146,17 +145,18 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
                 os.kill(process.pid, signal.SIGKILL)
                 killed.append(process.pid)
 
-    config = EngineConfig(batch_size=8, max_new_tokens=6)
+    # Long answers: the engine is still at work when the first of them arrive.
+    config = EngineConfig(batch_size=8, max_new_tokens=96)
     served = LanguageModels(model_folder, adapters, POLICY, encoder)
     batches = [batch("generate", requests, tmp_path)]
     frame = generated(batches, served, config, kill_once)["generate"]
     assert killed
-    assert sorted(frame["row"]) == list(range(480))
+    assert sorted(frame["row"]) == list(range(120))
     lines = (tmp_path / "generate.jsonl").read_text().splitlines()
-    assert len(lines) == 480
+    assert len(lines) == 120
     for row, said in zip(requests.head(10).itertuples(), frame["answer"], strict=False):
         prompt = encoder.prompt(row.history, row.candidates)
-        assert said == greedy(models["one"][1], prompt, encoder, 6)
+        assert said == greedy(models["one"][1], prompt, encoder, 96)
 
 
 def test_a_request_that_an_engine_refuses_is_an_error_of_its_row_alone(

@@ -47,6 +47,7 @@ def batch(folder, names, mode="generate"):
 def pool(monkeypatch):
     """Engines that record their starts, fail `failures[name, row]` times and lose `lost`."""
     from raypo.orchestration.inference import generate
+    from raypo.orchestration.inference.engine_rows import engine_answer
 
     class Pool:
         def __init__(self):
@@ -65,7 +66,7 @@ def pool(monkeypatch):
                     yield request | {"__inference_error__": "engine died"}
                 elif key not in self.lost:
                     text = {"generated_text": f"\n{request['model']}\n?"}
-                    yield generate._answer(request | text) | {"__inference_error__": ""}
+                    yield engine_answer(request | text) | {"__inference_error__": ""}
 
     fake = Pool()
     monkeypatch.setattr(generate, "_run_pool", fake.run)

@@ -8,9 +8,9 @@ import torch
 
 from raypo.data.dataset import Dataset
 from raypo.recommenders.base import SequentialRecommender
-from raypo.recommenders.build import build_recommender
+from raypo.recommenders.build import build_recommender, text_items
 
-KINDS = ("sasrec", "gru4rec", "caser")
+KINDS = ("sasrec", "gru4rec", "caser", "morec")
 SMALL: dict[str, Any] = {
     "hidden": 16,
     "layers": 2,
@@ -19,6 +19,7 @@ SMALL: dict[str, Any] = {
     "vertical_filters": 2,
     "max_length": 5,
     "dropout": 0.2,
+    "text_size": 24,
 }
 
 
@@ -26,7 +27,10 @@ def small_model(kind: str, num_items: int = 20, **changes: Any) -> SequentialRec
     """An untrained model in evaluation mode, the same every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_recommender(SMALL | {"kind": kind} | changes, num_items).eval()
+        model = build_recommender(SMALL | {"kind": kind} | changes, num_items).eval()
+        if kind == "morec":
+            text_items(model).set_texts(torch.randn(num_items, SMALL["text_size"]))
+        return model
 
 
 def circle_dataset(folder: Path) -> Dataset:

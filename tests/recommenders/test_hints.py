@@ -22,7 +22,8 @@ from raypo.recommenders.hint_sources import (
     training_hints,
 )
 from raypo.recommenders.hints import RecommenderHints, SourceFits
-from raypo.recommenders.train import load_recommender, score_candidates, train_recommender
+from raypo.recommenders.scoring import score_candidates
+from raypo.recommenders.train import load_recommender, train_recommender
 from tests.training.inputs import log_config
 
 HISTORIES = [[1, 2], [3]]

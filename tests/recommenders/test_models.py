@@ -156,7 +156,7 @@ def test_histories_are_cut_and_padded_at_either_end(histories, count, recent, la
 
 def test_invalid_settings_name_the_field():
     with pytest.raises(
-        InputError, match="kind: 'bert4rec' is unknown; known are sasrec, gru4rec, caser"
+        InputError, match="kind: 'bert4rec' is unknown; known are sasrec, gru4rec, caser, morec"
     ):
         build_recommender(SMALL | {"kind": "bert4rec"}, 20)
     settings = {name: value for name, value in SMALL.items() if name != "vertical_filters"}

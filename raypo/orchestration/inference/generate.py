@@ -19,6 +19,7 @@ from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch, max_constrained_tokens
 from raypo.io.progress import Progress
 from raypo.orchestration.inference.engine_pool import engine_pool
+from raypo.orchestration.inference.engine_rows import engine_answer
 from raypo.orchestration.inference.generate_embedded import run_embedded_pool
 from raypo.orchestration.inference.ray_blocks import in_blocks
 
@@ -140,28 +141,16 @@ def _run_pool(
         return
     requests = requests.drop(columns=["mode", "history", "candidates"])
     # Pre- and postprocessing only move rows. If they needed a core, they could wait for ever for
-    # one that an engine holds.
-    no_core = {"num_cpus": 0}
+    # one that an engine holds. One worker each is enough; each further one takes seconds to start.
+    light = {"num_cpus": 0, "concurrency": 1}
     processor = build_processor(
         engine_pool(models, config),
         preprocess=dict,
-        postprocess=_answer,
-        preprocess_map_kwargs=no_core,
-        postprocess_map_kwargs=no_core,
+        postprocess=engine_answer,
+        preprocess_map_kwargs=light,
+        postprocess_map_kwargs=light,
     )
     yield from processor(in_blocks(requests, config.batch_size)).iter_rows()
-
-
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request that did not fail; Ray calls it for no other."""
-    return {
-        "batch": int(row["batch"]),
-        "name": row["name"],
-        "row": int(row["row"]),
-        "permutation": int(row["permutation"]),
-        "text": row["generated_text"],
-        "tokens": int(row.get("num_generated_tokens") or 0),
-    }
 
 
 def _store(output: dict[str, Any], batches: Sequence[RequestBatch]) -> None:
