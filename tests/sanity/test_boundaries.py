@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "io": {"config"},
     "assets": BASE,
     "data": BASE | {"assets"},
-    "recommenders": BASE | {"data"},
+    "recommenders": BASE | {"assets", "data"},
     "audit": BASE | {"data", "recommenders"},
     "policy": BASE,
     "objectives": set(),
