@@ -1,7 +1,8 @@
-"""HitRatio@1 of groups of rows: by popularity of the target and by length of the history."""
+"""HitRatio@1 of groups of rows: by the target's popularity or history, and the user's history."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from raypo.evaluation.intervals import Resampling, bootstrap_interval
 
 QUINTILES = ("least popular", "2nd", "3rd", "4th", "most popular")
 _HISTORY_LENGTHS = ((1, 3), (4, 6), (7, 9), (10, None))
+_OCCURRENCES = ((0, 0), (1, 5), (6, 20), (21, 100), (101, None))
 
 
 def breakdowns(
@@ -28,25 +30,35 @@ def breakdowns(
     Returns:
         By breakdown, its groups that have rows: group, n, HitRatio@1, interval.
     """
-    users = predictions["user_id"].to_numpy()
-    quintile = popularity_quintiles(popularity)[predictions["target"].to_numpy()]
+    users, targets = predictions["user_id"].to_numpy(), predictions["target"].to_numpy()
+    quintile = popularity_quintiles(popularity)[targets]
     length = predictions["history"].map(len).to_numpy()
     by_popularity = [(name, quintile == number) for number, name in enumerate(QUINTILES)]
-    by_length = [
-        (
-            f"{low} to {high}" if high else f"{low} and more",
-            (length >= low) & (length <= (high or np.inf)),
-        )
-        for low, high in _HISTORY_LENGTHS
-    ]
+    grouped = {
+        "popularity": by_popularity,
+        "target in training": _ranges(popularity[targets], _OCCURRENCES),
+        "history length": _ranges(length, _HISTORY_LENGTHS),
+    }
     return {
         breakdown: [
             _group(name, hits[members], users[members], resampling)
             for name, members in groups
             if members.any()
         ]
-        for breakdown, groups in (("popularity", by_popularity), ("history length", by_length))
+        for breakdown, groups in grouped.items()
     }
+
+
+def _ranges(
+    values: np.ndarray, ranges: Sequence[tuple[int, int | None]]
+) -> list[tuple[str, np.ndarray]]:
+    """The rows [n] whose value lies in each range, both ends included, with the range's name."""
+    groups = []
+    for low, high in ranges:
+        inside = (values >= low) & (values <= (np.inf if high is None else high))
+        name = f"{low} and more" if high is None else f"{low} to {high}"
+        groups.append((str(low) if high == low else name, inside))
+    return groups
 
 
 def _group(

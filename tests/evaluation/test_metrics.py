@@ -267,6 +267,7 @@ def test_summary_of_normalisation_permutations_and_breakdowns():
         "1 to 3",
         "10 and more",
     ]
+    assert plain["breakdowns"]["target in training"][0]["group"] == "1 to 5"
     assert plain["Coverage"] == 0.25
     low, high = plain["intervals"]["Coverage"]
     assert low <= 0.25 <= high

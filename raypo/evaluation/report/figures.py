@@ -63,7 +63,7 @@ def model_mark(index: int, run: ReportRun) -> Mark:
 
 
 def breakdown_figures(runs: Sequence[ReportRun]) -> list[Figure]:
-    """HitRatio@1 by the target's popularity and by the history's length, per mode."""
+    """HitRatio@1 by the target's popularity and occurrences, and the history's length, per mode."""
     figures = []
     for mode in MODES:
         measured = [
@@ -72,7 +72,8 @@ def breakdown_figures(runs: Sequence[ReportRun]) -> list[Figure]:
             if "breakdowns" in run.metrics.get(mode, {})
         ]
         if measured:
-            figures += [_breakdown(mode, by, measured) for by in measured[0][1]]
+            in_all = set.intersection(*(set(parts) for _, parts in measured))
+            figures += [_breakdown(mode, by, measured) for by in measured[0][1] if by in in_all]
     return figures
 
 
