@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raypo.config.base import (
     BaseConfig,
@@ -89,9 +89,13 @@ class PrepareSettings(BaseConfig):
         description="how other candidates are drawn from unseen items: uniformly, by popularity in "
         "training, or from the target's category",
     )
-    split_by: Literal["chronological", "leave-one-out", "by-user"] = Field(
+    split_by: Literal["chronological", "leave-one-out", "by-user", "cold-items"] = Field(
         "chronological",
-        description="rows by time; each user's last rows held out; or some users held out",
+        description="rows by time; each user's last rows held out; some users held out; or "
+        "interactions by time, where some items have none in the training period",
+    )
+    cold_share: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        0.1, description="with split_by=cold-items: share of the items that training never shows"
     )
     split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (8, 1, 1), description="train : validation : test, of rows or of users"
@@ -107,6 +111,18 @@ class PrepareSettings(BaseConfig):
         0, description="Ray workers; 0 runs in this process. The result is the same"
     )
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _cold_items_have_candidates_of_both_kinds(self) -> PrepareSettings:
+        if self.split_by == "cold-items":
+            if self.sampling != "uniform":
+                raise ValueError(
+                    f"sampling: {self.sampling} draws no candidates of both kinds; "
+                    "split_by=cold-items needs sampling=uniform"
+                )
+            if self.candidates < 4:
+                raise ValueError("candidates: split_by=cold-items needs at least 4")
+        return self
 
 
 class PrepareConfig(PrepareSettings):

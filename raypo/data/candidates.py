@@ -29,6 +29,8 @@ class CandidateSampler:
         weights: occurrences, [num_items], for `popularity`.
         categories: number of each item's category, [num_items], for `category`.
         seed: of every draw.
+        cold: which items are cold, bool [num_items]. Then every set has the same number of them,
+            in their share, so that their number says nothing of the target; None draws all alike.
     """
 
     num_items: int
@@ -37,6 +39,7 @@ class CandidateSampler:
     weights: np.ndarray
     categories: np.ndarray
     seed: int
+    cold: np.ndarray | None = None
 
     def draw(self, split: int, row: int, seen: set[int], target: int) -> tuple[list[int], bool]:
         """The target at a random position among unseen items, and whether the set was filled up.
@@ -53,7 +56,9 @@ class CandidateSampler:
         generator = np.random.default_rng([self.seed, split, row])
         count = self.size - 1
         pool = self._pool(target)
-        if pool is None:
+        if self.cold is not None:
+            chosen = self._of_both_kinds(generator, self.cold, seen, target)
+        elif pool is None:
             chosen = sample_unseen(generator, seen, self.num_items, count)
         else:
             chosen = _weighted(generator, pool, seen, count)
@@ -63,6 +68,18 @@ class CandidateSampler:
             chosen += sample_unseen(generator, taken, self.num_items, count - len(chosen))
         chosen.insert(int(generator.integers(self.size)), int(target))
         return chosen, filled
+
+    def _of_both_kinds(
+        self, generator: np.random.Generator, cold: np.ndarray, seen: set[int], target: int
+    ) -> list[int]:
+        """Unseen cold and other items in random order; fewer cold ones where they are used up."""
+        wanted = min(max(2, round(float(cold.mean()) * self.size)), self.size - 2)
+        unseen = int(cold.sum()) - sum(bool(cold[item]) for item in seen)
+        count = min(wanted - int(cold[target]), unseen)
+        others = self.size - 1 - (wanted - int(cold[target]))
+        chosen = sample_unseen(generator, seen, self.num_items, count, ~cold)
+        chosen += sample_unseen(generator, seen, self.num_items, others, cold)
+        return [chosen[position] for position in generator.permutation(len(chosen))]
 
     def _pool(self, target: int) -> np.ndarray | None:
         if self.sampling == "uniform":
@@ -108,7 +125,14 @@ class TrainingCandidates:
     are not considered: excluding their items would leak the test rows.
     """
 
-    def __init__(self, rows: TrainingRows, num_items: int, size: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        num_items: int,
+        size: int,
+        seed: int,
+        cold: np.ndarray | None = None,
+    ) -> None:
         """Check that every user has enough unseen items.
 
         Args:
@@ -116,18 +140,21 @@ class TrainingCandidates:
             num_items: items in the catalogue.
             size: candidates per row, target included.
             seed: of every draw, at least 0.
+            cold: items that training must not show, bool [num_items]; None is none.
 
         Raises:
             InputError: a user has fewer than `size - 1` unseen items.
         """
-        unseen = num_items - np.diff(rows.seen_offsets)
+        shown = num_items - (0 if cold is None else int(cold.sum()))
+        unseen = shown - np.diff(rows.seen_offsets)
         fewest = int(unseen.argmin())
         if unseen[fewest] < size - 1:
             raise InputError(
                 f"candidates: {size} asked for, but user {rows.user_ids[fewest]} has only "
-                f"{unseen[fewest]} of {num_items} items unseen; ask for fewer"
+                f"{unseen[fewest]} of {shown} items unseen; ask for fewer"
             )
         self._rows = rows
+        self._cold = cold
         self._num_items = num_items
         self._size = size
         self._seed = seed
@@ -139,7 +166,8 @@ class TrainingCandidates:
 
     def unseen(self, row: int) -> np.ndarray:
         """All items that the row's user did not interact with in training, ascending."""
-        return np.setdiff1d(np.arange(self._num_items), self._rows.seen_by_user_of(row))
+        shown = np.arange(self._num_items) if self._cold is None else np.flatnonzero(~self._cold)
+        return np.setdiff1d(shown, self._rows.seen_by_user_of(row))
 
     def draw(self, row: int, epoch: int) -> list[int]:
         """The row's candidates: its target at a random position among distinct negatives."""
@@ -162,27 +190,43 @@ class TrainingCandidates:
     def _drawn(self, row: int, epoch: int) -> tuple[np.random.Generator, list[int]]:
         generator = np.random.default_rng([self._seed, epoch, row])
         seen = set(self._rows.seen_by_user_of(row).tolist())
-        return generator, sample_unseen(generator, seen, self._num_items, self._size - 1)
+        count = self._size - 1
+        return generator, sample_unseen(generator, seen, self._num_items, count, self._cold)
 
 
 def sample_unseen(
-    generator: np.random.Generator, seen: set[int], num_items: int, count: int
+    generator: np.random.Generator,
+    seen: set[int],
+    num_items: int,
+    count: int,
+    excluded: np.ndarray | None = None,
 ) -> list[int]:
-    """`count` distinct items outside `seen`, uniform, in random order.
+    """`count` distinct items outside `seen` and `excluded`, uniform, in random order.
+
+    Args:
+        generator: of the draw.
+        seen: items of the user.
+        num_items: in the catalogue.
+        count: of drawn items.
+        excluded: further items that are not drawn, bool [num_items]; None is none.
 
     Raises:
         ValueError: fewer than `count` such items exist.
     """
     free = num_items - len(seen)
+    if excluded is not None:
+        free -= int(excluded.sum()) - sum(bool(excluded[item]) for item in seen)
     if free < count:
         raise ValueError(f"{count} unseen items asked for, there are {free}")
     # Rejection takes num_items / free tries per item; if that is many, list the unseen items.
     if free < max(num_items // 8, 2 * count):
-        pool = np.setdiff1d(np.arange(num_items), np.fromiter(seen, dtype=np.int64))
+        every = np.arange(num_items) if excluded is None else np.flatnonzero(~excluded)
+        pool = np.setdiff1d(every, np.fromiter(seen, dtype=np.int64))
         return [int(item) for item in generator.choice(pool, count, replace=False)]
     chosen: dict[int, None] = {}
     while len(chosen) < count:
         for item in generator.integers(num_items, size=count).tolist():
-            if item not in seen and len(chosen) < count:
+            free = item not in seen and (excluded is None or not excluded[item])
+            if free and len(chosen) < count:
                 chosen.setdefault(item)
     return list(chosen)

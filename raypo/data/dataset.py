@@ -59,6 +59,11 @@ class Dataset:
         """Items in the catalogue."""
         return len(self.items)
 
+    @property
+    def cold(self) -> np.ndarray | None:
+        """Items that training must not show, bool [items]; None without split_by=cold-items."""
+        return _cold(self.items)
+
     def require_rows(self, *splits: str) -> None:
         """Require that splits have rows.
 
@@ -109,12 +114,14 @@ class TrainingData:
         validation: the validation rows that were asked for, with their number in the column `row`.
         titles: of item i at position i.
         info: content of `dataset.json`.
+        cold: items that training must not show, bool [items]; None without split_by=cold-items.
     """
 
     rows: TrainingRows
     validation: pd.DataFrame
     titles: list[str]
     info: dict[str, Any]
+    cold: np.ndarray | None = None
 
     @property
     def num_items(self) -> int:
@@ -151,7 +158,11 @@ def load_training_data(folder: Path, validation_rows: int, seed: int) -> Trainin
     rows = open_training_rows(file, str(info["files"].get(file.name)), len(items))
     validation = _sample_of_file(folder / "validation.parquet", info, validation_rows, seed)
     _check_rows(folder / "validation.parquet", validation, len(items))
-    return TrainingData(rows, validation, list(items["title"]), info)
+    return TrainingData(rows, validation, list(items["title"]), info, _cold(items))
+
+
+def _cold(items: pd.DataFrame) -> np.ndarray | None:
+    return items["cold"].to_numpy(dtype=bool) if "cold" in items else None
 
 
 def _sample_of_file(file: Path, info: dict[str, Any], rows: int, seed: int) -> pd.DataFrame:

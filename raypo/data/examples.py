@@ -103,6 +103,9 @@ def _refuse_small_catalogue(users: np.ndarray, seen: dict[int, set[int]], task: 
     """Training rows get as many candidates, so their users are checked too."""
     for user in users.tolist():
         free = task.sampler.num_items - len(seen[user])
+        if task.sampler.cold is not None:  # training shows none of them
+            cold = task.sampler.cold
+            free -= int(cold.sum()) - sum(bool(cold[item]) for item in seen[user])
         if free < task.sampler.size - 1:
             name = shard_users(task.folder, task.number)[user]
             raise InputError(

@@ -149,6 +149,8 @@ def _resolve_inputs(config: PrepareConfig) -> Inputs:
     log, catalogue = resolve_sources(config.interactions), resolve_sources(config.items)
     hashes = {"interactions": identify(log), "items": identify(catalogue)}
     left_out = {"interactions", "items", "output", "workers", "paper"}
+    if config.split_by != "cold-items":
+        left_out.add("cold_share")  # data sets of other splits keep their keys
     options = config.model_dump(mode="json", exclude=left_out)
     contents = {name: [file["sha256"] for file in files] for name, files in hashes.items()}
     return Inputs(log, catalogue, hashes, options, value_hash([_VERSION, contents, options]))
@@ -236,6 +238,7 @@ def _examples(
         plan.popularity,
         pd.factorize(items["category"])[0][plan.items >= 0],
         options.seed,
+        plan.cold,
     )
     length = options.split.history_length
     tasks = [
@@ -258,7 +261,7 @@ def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) ->
     """The data set's items, numbered, with the titles that prompts show."""
     items = items[plan.items >= 0]
     years = items["year"].tolist() if options.item_columns.year else None
-    return pd.DataFrame(
+    catalogue = pd.DataFrame(
         {
             "item_id": np.arange(len(items)),
             "source_id": items["item"].to_numpy(),
@@ -267,6 +270,7 @@ def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) ->
             "source_title": items["title"].to_numpy(),
         }
     )
+    return catalogue if plan.cold is None else catalogue.assign(cold=plan.cold)
 
 
 def _counts(plan: SplitPlan, read: Sequence[ReadResult]) -> dict[str, int]:
@@ -276,6 +280,7 @@ def _counts(plan: SplitPlan, read: Sequence[ReadResult]) -> dict[str, int]:
         "interactions": plan.interactions,
         "interactions_read": sum(result["rows"] for result in read),
         **plan.rows,
+        **({} if plan.cold is None else {"cold_items": int(plan.cold.sum())}),
     }
 
 

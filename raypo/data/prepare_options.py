@@ -81,6 +81,7 @@ def resolve_options(config: PrepareConfig) -> PrepareOptions:
             history_length=config.history_length,
             only_interacted=config.minimum_item_interactions > 0,
             seed=config.seed,
+            cold_share=config.cold_share,
         ),
         candidates=config.candidates,
         sampling=config.sampling,

@@ -12,11 +12,12 @@ from typing import Literal
 
 import numpy as np
 
+from raypo.data.cold_items import split_cold_items
 from raypo.data.shards import Shard, ShardedLog, load_column, load_shard
 from raypo.data.time_order import refine, time_ranks
 
 SPLITS = ("train", "validation", "test")
-SplitBy = Literal["chronological", "leave-one-out", "by-user"]
+SplitBy = Literal["chronological", "leave-one-out", "by-user", "cold-items"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class SplitOptions:
     Attributes:
         by: `chronological` divides rows by `ratio` in the order of their time. `leave-one-out`
             takes the last row of a user with three or more for the test, the one before for
-            validation. `by-user` divides users by `ratio`, at random with `seed`.
+            validation. `by-user` divides users by `ratio`, at random with `seed`. `cold-items`
+            divides interactions by `ratio` in time, some items without any in the first part.
         ratio: of train, validation and test.
         minimum_history: interactions that a row's user has before it.
         history_length: items of a history, for the training sequences.
         only_interacted: leave items without a kept interaction out of the data set.
-        seed: of the random division of users.
+        seed: of the random division of users, and of the cold items.
+        cold_share: of the items, for `cold-items`.
     """
 
     by: SplitBy
@@ -40,6 +43,7 @@ class SplitOptions:
     history_length: int
     only_interacted: bool
     seed: int
+    cold_share: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class SplitPlan:
         items: number in the data set of every item of the catalogue, -1 for none.
         popularity: of the data set's items in the training sequences.
         rows: how many each split has.
+        cold: which of the data set's items are cold, bool [items]; None without such a split.
     """
 
     users: int
@@ -77,6 +82,7 @@ class SplitPlan:
     items: np.ndarray
     popularity: np.ndarray
     rows: dict[str, int]
+    cold: np.ndarray | None = None
 
 
 def positions_in_sequences(users: np.ndarray) -> np.ndarray:
@@ -96,11 +102,19 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
         kept: of each shard, from `kept_interactions`.
         options: of the split.
     """
+    cold_split = None
+    if options.by == "cold-items":
+        cold_split = split_cold_items(log, kept, options.ratio, options.cold_share, options.seed)
+        kept = cold_split.kept
     user_ids, num_users = _number_users(log, kept)
     is_row, row_users = _rows(log.folder, kept, user_ids, options.minimum_history)
     row_masks = [refine(mask, rows) for mask, rows in zip(kept, is_row, strict=True)]
     rank = time_ranks(log.folder, row_masks)
-    split = _SPLITTERS[options.by](row_users, rank, num_users, options)
+    if cold_split is not None:
+        periods = zip(cold_split.periods, is_row, strict=True)
+        split = np.concatenate([own[rows] for own, rows in periods])
+    else:
+        split = _SPLITTERS[options.by](row_users, rank, num_users, options)
     number = _numbers(rank, split)
     cuts = np.cumsum([int(rows.sum()) for rows in is_row])[:-1]
     shards = [
@@ -121,6 +135,7 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
         items,
         popularity[included],
         dict(zip(SPLITS, rows.tolist(), strict=True)),
+        None if cold_split is None else cold_split.cold[included],
     )
 
 

@@ -158,7 +158,8 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
     if policy.hints != "none":
         dataset.require_rows("train")
         rows = TrainingRows.of_frame(dataset.train)
-        hints = held_out_hints(policy, HintInputs(rows, dataset.num_items, dataset.fingerprint))
+        inputs = HintInputs(rows, dataset.num_items, dataset.fingerprint, dataset.cold)
+        hints = held_out_hints(policy, inputs)
     encoder = make_encoder(policy, folder, dataset.titles, _context(config), hints, template)
     generated = {"generate", "constrained"} & set(config.answers)
     if encoder.is_pointwise and generated:

@@ -51,7 +51,7 @@ def _fit(
     sequences = pad_sequences(training_windows(dataset.train, config.max_length))
     best, best_epoch, best_weights = -1.0, 0, copy.deepcopy(model.state_dict())
     for epoch in range(config.max_epochs):
-        loss = _epoch(model, trained, optimiser, sequences, config, epoch)
+        loss = _epoch(model, trained, optimiser, sequences, dataset.cold, config, epoch)
         hits = hit_ratio(model, dataset.validation)
         append_metrics(config.output, {"step": epoch + 1, "loss": loss, _SCORE: hits})
         if hits > best:
@@ -98,6 +98,7 @@ def _epoch(
     encoder: TextEncoder | None,
     optimiser: torch.optim.Optimizer,
     sequences: Tensor,
+    cold: np.ndarray | None,
     config: RecommenderConfig,
     epoch: int,
 ) -> float:
@@ -111,6 +112,8 @@ def _epoch(
         inputs, targets = batch[:, :-1], batch[:, 1:]
         states = model(inputs)[targets >= 0]
         logits = model.score_all(states) / config.temperature
+        if cold is not None:  # nobody could choose them yet
+            logits = logits.masked_fill(torch.from_numpy(cold), -torch.inf)
         loss = cross_entropy(logits, targets[targets >= 0])
         optimiser.zero_grad()
         torch.autograd.backward(loss)

@@ -55,6 +55,10 @@ class HintData(Protocol):
     def fingerprint(self) -> str:
         """Hash of the data set's files."""
 
+    @property
+    def cold(self) -> np.ndarray | None:
+        """Items that training must not show, bool [items]; None is none."""
+
 
 @dataclass(frozen=True)
 class HintInputs:
@@ -63,6 +67,7 @@ class HintInputs:
     rows: TrainingRows
     num_items: int
     fingerprint: str
+    cold: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -130,12 +135,14 @@ def _weights(hints: RecommenderHints, data: HintData, folds: np.ndarray) -> np.n
     eligible = np.flatnonzero(folds != SEEN_BY_ALL)
     count = min(_FUSED_ROWS, len(eligible))
     chosen = eligible[draw([0, len(eligible)], len(eligible), count)[np.arange(count)]]
-    unseen = data.num_items - int(np.diff(data.rows.seen_offsets).max())
+    shown = data.num_items - (0 if data.cold is None else int(data.cold.sum()))
+    unseen = shown - int(np.diff(data.rows.seen_offsets).max())
     generator = np.random.default_rng(0)
     candidates = []
     for row in chosen.tolist():
         seen = set(data.rows.seen_by_user_of(row).tolist())
-        others = sample_unseen(generator, seen, data.num_items, min(_FUSED_CANDIDATES - 1, unseen))
+        count = min(_FUSED_CANDIDATES - 1, unseen)
+        others = sample_unseen(generator, seen, data.num_items, count, data.cold)
         candidates.append([int(data.rows.targets[row]), *others])
     histories = [data.rows.history(row) for row in chosen.tolist()]
     scores = hints.scores(histories, candidates, [int(fold) for fold in folds[chosen]])

@@ -189,7 +189,11 @@ def build_job(
 def _batch_maker(config: TrainingConfig, inputs: JobInputs, encoder: Encoder) -> BatchMaker:
     dataset = inputs.dataset
     candidates = TrainingCandidates(
-        dataset.rows, dataset.num_items, dataset.info["options"]["candidates"], config.seed
+        dataset.rows,
+        dataset.num_items,
+        dataset.info["options"]["candidates"],
+        config.seed,
+        dataset.cold,
     )
     return BatchMaker(
         dataset.rows,

@@ -245,7 +245,8 @@ def check_negative_sampling(config: AlignConfig, data: TrainingData, total_steps
 
 def _check_number(config: AlignConfig, data: TrainingData) -> None:
     if config.negatives_from == "catalogue":
-        fewest = data.num_items - int(np.diff(data.rows.seen_offsets).max())
+        shown = data.num_items - (0 if data.cold is None else int(data.cold.sum()))
+        fewest = shown - int(np.diff(data.rows.seen_offsets).max())
         where = "every user has unseen"
     else:
         fewest = data.info["options"]["candidates"] - 1
