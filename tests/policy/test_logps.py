@@ -38,6 +38,8 @@ def test_hidden_states_equal_the_plain_ones_to_float64_rounding(name):
     model = lora_model(name).double()
     decoder = causal_lm_of(model).get_decoder()
     states = []
+    # transformers' eager attention takes its softmax in float32, in a model of float64 too.
+    tolerance = 1e-12 if decoder.config._attn_implementation == "sdpa" else 5e-6
     decoder.register_forward_hook(lambda *call: states.append(call[-1].last_hidden_state))
     packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0)
     response_logps(model, packed)
@@ -48,7 +50,7 @@ def test_hidden_states_equal_the_plain_ones_to_float64_rounding(name):
             ours = states[0][(packed.users == user) & own]
             theirs = states[-1][0, :-1]  # nothing reads the last token
             assert ours.dtype == theirs.dtype == torch.float64
-            torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+            torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
