@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
+from ray.data import TaskPoolStrategy
 from ray.data.llm import build_processor
 
 from raypo.config import EngineConfig
@@ -142,7 +143,7 @@ def _run_pool(
     requests = requests.drop(columns=["mode", "history", "candidates"])
     # Pre- and postprocessing only move rows. If they needed a core, they could wait for ever for
     # one that an engine holds. One worker each is enough; each further one takes seconds to start.
-    light = {"num_cpus": 0, "concurrency": 1}
+    light = {"num_cpus": 0, "compute": TaskPoolStrategy(size=1)}
     processor = build_processor(
         engine_pool(models, config),
         preprocess=dict,
