@@ -6,6 +6,7 @@ training rows every epoch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,8 +75,7 @@ class CandidateSampler:
     ) -> list[int]:
         """Unseen cold and other items in random order; fewer cold ones where they are used up."""
         wanted = min(max(2, round(float(cold.mean()) * self.size)), self.size - 2)
-        unseen = int(cold.sum()) - sum(bool(cold[item]) for item in seen)
-        count = min(wanted - int(cold[target]), unseen)
+        count = min(wanted - int(cold[target]), num_unseen(seen, self.num_items, ~cold))
         others = self.size - 1 - (wanted - int(cold[target]))
         chosen = sample_unseen(generator, seen, self.num_items, count, ~cold)
         chosen += sample_unseen(generator, seen, self.num_items, others, cold)
@@ -145,7 +145,7 @@ class TrainingCandidates:
         Raises:
             InputError: a user has fewer than `size - 1` unseen items.
         """
-        shown = num_items - (0 if cold is None else int(cold.sum()))
+        shown = num_unseen((), num_items, cold)
         unseen = shown - np.diff(rows.seen_offsets)
         fewest = int(unseen.argmin())
         if unseen[fewest] < size - 1:
@@ -194,6 +194,14 @@ class TrainingCandidates:
         return generator, sample_unseen(generator, seen, self._num_items, count, self._cold)
 
 
+def num_unseen(seen: Collection[int], num_items: int, excluded: np.ndarray | None) -> int:
+    """Number of items outside `seen` (distinct) and `excluded` (bool [num_items] or None)."""
+    if excluded is None:
+        return num_items - len(seen)
+    both = sum(bool(excluded[item]) for item in seen)
+    return num_items - len(seen) - int(excluded.sum()) + both
+
+
 def sample_unseen(
     generator: np.random.Generator,
     seen: set[int],
@@ -213,9 +221,7 @@ def sample_unseen(
     Raises:
         ValueError: fewer than `count` such items exist.
     """
-    free = num_items - len(seen)
-    if excluded is not None:
-        free -= int(excluded.sum()) - sum(bool(excluded[item]) for item in seen)
+    free = num_unseen(seen, num_items, excluded)
     if free < count:
         raise ValueError(f"{count} unseen items asked for, there are {free}")
     # Rejection takes num_items / free tries per item; if that is many, list the unseen items.

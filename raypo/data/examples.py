@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raypo.config import InputError
-from raypo.data.candidates import CandidateSampler
+from raypo.data.candidates import CandidateSampler, num_unseen
 from raypo.data.shards import Shard, load_shard, shard_users
 from raypo.data.split import SPLITS, kept_columns, load_shard_split, positions_in_sequences
 
@@ -102,10 +102,8 @@ def _seen(shard: Shard, task: RowTask) -> dict[int, set[int]]:
 def _refuse_small_catalogue(users: np.ndarray, seen: dict[int, set[int]], task: RowTask) -> None:
     """Training rows get as many candidates, so their users are checked too."""
     for user in users.tolist():
-        free = task.sampler.num_items - len(seen[user])
-        if task.sampler.cold is not None:  # training shows none of them
-            cold = task.sampler.cold
-            free -= int(cold.sum()) - sum(bool(cold[item]) for item in seen[user])
+        # Training shows no cold item.
+        free = num_unseen(seen[user], task.sampler.num_items, task.sampler.cold)
         if free < task.sampler.size - 1:
             name = shard_users(task.folder, task.number)[user]
             raise InputError(

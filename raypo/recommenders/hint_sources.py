@@ -12,7 +12,7 @@ import numpy as np
 
 from raypo.config import InputError, PolicyConfig
 from raypo.config.data import FoldsConfig
-from raypo.data.candidates import sample_unseen
+from raypo.data.candidates import num_unseen, sample_unseen
 from raypo.data.conditional_logit import fit_conditional_logit, standardised
 from raypo.data.folds import (
     SEEN_BY_ALL,
@@ -135,14 +135,13 @@ def _weights(hints: RecommenderHints, data: HintData, folds: np.ndarray) -> np.n
     eligible = np.flatnonzero(folds != SEEN_BY_ALL)
     count = min(_FUSED_ROWS, len(eligible))
     chosen = eligible[draw([0, len(eligible)], len(eligible), count)[np.arange(count)]]
-    shown = data.num_items - (0 if data.cold is None else int(data.cold.sum()))
-    unseen = shown - int(np.diff(data.rows.seen_offsets).max())
+    unseen = num_unseen((), data.num_items, data.cold) - int(np.diff(data.rows.seen_offsets).max())
+    num_others = min(_FUSED_CANDIDATES - 1, unseen)
     generator = np.random.default_rng(0)
     candidates = []
     for row in chosen.tolist():
         seen = set(data.rows.seen_by_user_of(row).tolist())
-        count = min(_FUSED_CANDIDATES - 1, unseen)
-        others = sample_unseen(generator, seen, data.num_items, count, data.cold)
+        others = sample_unseen(generator, seen, data.num_items, num_others, data.cold)
         candidates.append([int(data.rows.targets[row]), *others])
     histories = [data.rows.history(row) for row in chosen.tolist()]
     scores = hints.scores(histories, candidates, [int(fold) for fold in folds[chosen]])

@@ -24,7 +24,7 @@ import torch
 from scipy import sparse
 
 from raypo.config import AlignConfig, InputError
-from raypo.data.candidates import TrainingCandidates
+from raypo.data.candidates import TrainingCandidates, num_unseen
 from raypo.data.dataset import TrainingData
 from raypo.data.title_similarity import title_vectors
 from raypo.data.training_rows import TrainingRows
@@ -245,7 +245,7 @@ def check_negative_sampling(config: AlignConfig, data: TrainingData, total_steps
 
 def _check_number(config: AlignConfig, data: TrainingData) -> None:
     if config.negatives_from == "catalogue":
-        shown = data.num_items - (0 if data.cold is None else int(data.cold.sum()))
+        shown = num_unseen((), data.num_items, data.cold)
         fewest = shown - int(np.diff(data.rows.seen_offsets).max())
         where = "every user has unseen"
     else:
