@@ -101,6 +101,11 @@ class PrepareSettings(BaseConfig):
         (8, 1, 1), description="train : validation : test, of rows or of users"
     )
     clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
+    item_text: str | None = Field(
+        None,
+        description="template of items' texts, such as `{title} ({release_year}, {class})`, with "
+        "columns of the item files; text encoders read it, and prompts with policy.item_text=true",
+    )
     maximum_rows: PositiveInt | None = Field(
         None, description="keep only this many of the latest interactions, for quick runs"
     )

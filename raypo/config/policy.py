@@ -57,6 +57,11 @@ class PolicySettings(BaseConfig):
         "template with {candidate} instead of {candidates} asks about one candidate at a time, and "
         "is answered by Yes or No (TALLRec)",
     )
+    item_text: bool | None = Field(
+        None,
+        description="whether prompts show items' texts (prepare's item_text) in place of titles; "
+        "answers are titles. None is what the adapter was trained with, or false",
+    )
     hint_features: tuple[HintFeature, ...] = Field(
         ("item", "score", "popularity"),
         description="what the vector of a title is made from: the recommender's item vector, its "

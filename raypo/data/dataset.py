@@ -52,7 +52,12 @@ class Dataset:
     @property
     def texts(self) -> list[str]:
         """What a text encoder reads of item i at position i: its text, or else its title."""
-        return list(self.items["text" if "text" in self.items else "title"])
+        return list(self.titles if self.given_texts is None else self.given_texts)
+
+    @property
+    def given_texts(self) -> list[str] | None:
+        """Text of item i at position i; None if the data set was prepared without item_text."""
+        return _texts(self.items)
 
     @property
     def num_items(self) -> int:
@@ -115,6 +120,7 @@ class TrainingData:
         titles: of item i at position i.
         info: content of `dataset.json`.
         cold: items that training must not show, bool [items]; None without split_by=cold-items.
+        given_texts: text of item i at position i; None without item_text.
     """
 
     rows: TrainingRows
@@ -122,6 +128,7 @@ class TrainingData:
     titles: list[str]
     info: dict[str, Any]
     cold: np.ndarray | None = None
+    given_texts: list[str] | None = None
 
     @property
     def num_items(self) -> int:
@@ -158,11 +165,15 @@ def load_training_data(folder: Path, validation_rows: int, seed: int) -> Trainin
     rows = open_training_rows(file, str(info["files"].get(file.name)), len(items))
     validation = _sample_of_file(folder / "validation.parquet", info, validation_rows, seed)
     _check_rows(folder / "validation.parquet", validation, len(items))
-    return TrainingData(rows, validation, list(items["title"]), info, _cold(items))
+    return TrainingData(rows, validation, list(items["title"]), info, _cold(items), _texts(items))
 
 
 def _cold(items: pd.DataFrame) -> np.ndarray | None:
     return items["cold"].to_numpy(dtype=bool) if "cold" in items else None
+
+
+def _texts(items: pd.DataFrame) -> list[str] | None:
+    return list(items["text"]) if "text" in items else None
 
 
 def _sample_of_file(file: Path, info: dict[str, Any], rows: int, seed: int) -> pd.DataFrame:

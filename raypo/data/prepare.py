@@ -24,8 +24,9 @@ from raypo.config import InputError, PrepareConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.examples import PART, PartTask, RowTask, join_parts, make_rows, order_part
 from raypo.data.filters import kept_interactions
+from raypo.data.item_texts import item_texts
 from raypo.data.prepare_options import PrepareOptions, resolve_options
-from raypo.data.readers import LogReader, RejectedRows, log_reader, read_items
+from raypo.data.readers import OTHER, LogReader, RejectedRows, log_reader, read_items
 from raypo.data.readers.sources import Source, identify, release_memory, resolve_sources
 from raypo.data.readers.times import AS_THEY_ARE, PER_SECOND, units_of_files
 from raypo.data.shards import (
@@ -101,11 +102,11 @@ def prepare(
         InputError: unreadable or unusable inputs, more candidates than the catalogue allows, an
             empty split, or an output folder with other content.
     """
+    options = resolve_options(config)
     inputs = _resolve_inputs(config)
     existing = existing_dataset(config.output, inputs.key)
     if existing is not None:
         return existing
-    options = resolve_options(config)
     progress(0, 1, "reading items")
     rejected = RejectedRows(options.rejected)
     items = read_items(inputs.catalogue, rejected, options.item_columns)
@@ -151,6 +152,8 @@ def _resolve_inputs(config: PrepareConfig) -> Inputs:
     left_out = {"interactions", "items", "output", "workers", "paper"}
     if config.split_by != "cold-items":
         left_out.add("cold_share")  # data sets of other splits keep their keys
+    if config.item_text is None:
+        left_out.add("item_text")
     options = config.model_dump(mode="json", exclude=left_out)
     contents = {name: [file["sha256"] for file in files] for name, files in hashes.items()}
     return Inputs(log, catalogue, hashes, options, value_hash([_VERSION, contents, options]))
@@ -261,15 +264,19 @@ def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) ->
     """The data set's items, numbered, with the titles that prompts show."""
     items = items[plan.items >= 0]
     years = items["year"].tolist() if options.item_columns.year else None
+    titles = display_titles(items["title"].tolist(), years, options.clean_titles)
     catalogue = pd.DataFrame(
         {
             "item_id": np.arange(len(items)),
             "source_id": items["item"].to_numpy(),
-            "title": display_titles(items["title"].tolist(), years, options.clean_titles),
+            "title": titles,
             "popularity": plan.popularity,
             "source_title": items["title"].to_numpy(),
         }
     )
+    if options.item_text is not None:
+        columns = {name: items[f"{OTHER}{name}"].tolist() for name in options.item_columns.others}
+        catalogue["text"] = item_texts(options.item_text, titles, columns)
     return catalogue if plan.cold is None else catalogue.assign(cold=plan.cold)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from raypo.config import PrepareConfig
 from raypo.data.candidates import Sampling
 from raypo.data.filters import Filters
+from raypo.data.item_texts import text_fields
 from raypo.data.readers import ItemColumns, LogColumns
 from raypo.data.readers.rejected_rows import Policy
 from raypo.data.shards import Duplicates
@@ -28,6 +29,7 @@ class PrepareOptions:
         split: how rows are made and divided.
         candidates: of a row, target included. sampling: of the others.
         clean_titles: whether moved articles are put back.
+        item_text: template of items' texts; None writes no texts.
         seed: of all random draws.
     """
 
@@ -43,11 +45,16 @@ class PrepareOptions:
     candidates: int
     sampling: Sampling
     clean_titles: bool
+    item_text: str | None
     seed: int
 
 
 def resolve_options(config: PrepareConfig) -> PrepareOptions:
-    """Group the settings of `raypo data prepare` by the step that takes them."""
+    """Group the settings of `raypo data prepare` by the step that takes them.
+
+    Raises:
+        InputError: `item_text` is no template of texts.
+    """
     return PrepareOptions(
         interactions=config.interactions,
         log_columns=LogColumns(
@@ -66,6 +73,7 @@ def resolve_options(config: PrepareConfig) -> PrepareOptions:
             year=config.year_field,
             category=config.category_field,
             with_category=config.sampling == "category",
+            others=() if config.item_text is None else text_fields(config.item_text),
         ),
         rejected=config.malformed,
         minimum_rating=config.minimum_rating,
@@ -86,5 +94,6 @@ def resolve_options(config: PrepareConfig) -> PrepareOptions:
         candidates=config.candidates,
         sampling=config.sampling,
         clean_titles=config.clean_titles,
+        item_text=config.item_text,
         seed=config.seed,
     )

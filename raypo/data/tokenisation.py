@@ -56,6 +56,8 @@ class Encoder:
         titles: title of item i at position i.
         max_prompt_tokens: longer prompts lose their oldest history items; None never cuts.
         hints: what recommenders know of the candidates; None leaves them out.
+        texts: text of item i at position i, which prompts show in place of its title; None shows
+            titles. Answers are titles in either case.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -63,8 +65,14 @@ class Encoder:
     titles: Sequence[str]
     max_prompt_tokens: int | None = None
     hints: Hints | None = None
+    texts: Sequence[str] | None = None
     _responses: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _cut: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """What prompts show of item i, at position i."""
+        return self.titles if self.texts is None else self.texts
 
     @property
     def is_pointwise(self) -> bool:
@@ -126,12 +134,12 @@ class Encoder:
     ) -> EncodedPrompt:
         """The prompt with the history from position `first` on."""
         if self.is_pointwise:
-            before, _ = render_pointwise(self.template, [self.titles[i] for i in history[first:]])
+            before, _ = render_pointwise(self.template, [self.shown[i] for i in history[first:]])
             return EncodedPrompt(list(self.tokenizer(before).input_ids))
         marker = self.hints.marker if self.hints is not None else None
         listed = range(len(candidates)) if hints.order is None else hints.order
-        history_titles = [self.titles[item] for item in history[first:]]
-        titles = [self.titles[candidates[position]] for position in listed]
+        history_titles = [self.shown[item] for item in history[first:]]
+        titles = [self.shown[candidates[position]] for position in listed]
         marks = None if hints.marks is None else [hints.marks[position] for position in listed]
         sentence = ""
         if self.hints is not None and not hints.is_hidden:
@@ -158,10 +166,9 @@ class Encoder:
 
         A character outside a tokenizer's own script may take as many tokens as bytes.
         """
-        by_size = sorted(range(len(self.titles)), key=lambda item: -len(self.titles[item].encode()))
         if self.is_pointwise:
-            return max(len(tokens) for item in by_size[:100] for tokens in self.answers(item))
-        return max(len(self.response(item)) for item in by_size[:100])
+            return max(len(t) for item in _longest(self.shown) for t in self.answers(item))
+        return max(len(self.response(item)) for item in _longest(self.titles))
 
     def response(self, item: int) -> list[int]:
         """Token ids of the item's title as an answer, end-of-sequence included."""
@@ -171,13 +178,13 @@ class Encoder:
         return self._responses[item]
 
     def answers(self, item: int) -> tuple[list[int], list[int]]:
-        """Token ids of the item's title, the rest of a pointwise template, and "Yes" or "No".
+        """Token ids of the item, as it is shown, and the rest of the template, and "Yes" or "No".
 
         The answers end with the first token in which they differ, by which they are told apart.
         """
         _, after = render_pointwise(self.template, [])
         yes, no = (
-            title_tokens(self.tokenizer, ":", f"{self.titles[item]}{after} {word}")
+            title_tokens(self.tokenizer, ":", f"{self.shown[item]}{after} {word}")
             for word in ("Yes", "No")
         )
         same = zip(yes, no, strict=False)
@@ -234,6 +241,7 @@ def make_encoder(
     context: int | None = None,
     hints: Hints | None = None,
     template: str | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Encoder:
     """The encoder of a policy, with prompts limited to the model's context.
 
@@ -244,15 +252,18 @@ def make_encoder(
         context: number of tokens of prompt and response together; None takes the model's own.
         hints: what recommenders know of the candidates; None leaves them out.
         template: text of the template; None is that of `policy.prompt`.
+        texts: text of item i at position i, for `policy.item_text`; None if there are none.
 
     Raises:
-        InputError: the longest title does not fit the context.
+        InputError: the longest title does not fit the context, or there are no texts to show.
     """
+    check_texts(policy, texts)
     tokenizer = load_tokenizer(model_folder)
     template = load_template(policy.prompt) if template is None else template
     if not is_pointwise(template):
         warn_about_other_tokens(tokenizer, template, titles)
-    encoder = Encoder(tokenizer, template, titles, hints=hints)
+    shown = texts if policy.item_text else None
+    encoder = Encoder(tokenizer, template, titles, hints=hints, texts=shown)
     limit = policy.max_prompt_tokens
     context = context or _context_length(model_folder)
     if context is not None:
@@ -261,6 +272,18 @@ def make_encoder(
             raise InputError(f"the longest title does not fit {context} tokens of context")
         limit = longest_prompt if limit is None else min(limit, longest_prompt)
     return replace(encoder, max_prompt_tokens=limit)
+
+
+def check_texts(policy: PolicyConfig, texts: Sequence[str] | None) -> None:
+    """Require that a data set has the texts that prompts are to show.
+
+    Raises:
+        InputError: it has none.
+    """
+    if policy.item_text and texts is None:
+        raise InputError(
+            "policy.item_text=true: the data set has no texts; prepare it with item_text"
+        )
 
 
 def load_tokenizer(model_folder: Path) -> PreTrainedTokenizerBase:
@@ -278,6 +301,11 @@ def load_tokenizer(model_folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _longest(texts: Sequence[str]) -> list[int]:
+    """Positions of the hundred texts with the most bytes."""
+    return sorted(range(len(texts)), key=lambda item: -len(texts[item].encode()))[:100]
 
 
 def _context_length(model_folder: Path) -> int | None:

@@ -160,7 +160,15 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
         rows = TrainingRows.of_frame(dataset.train)
         inputs = HintInputs(rows, dataset.num_items, dataset.fingerprint, dataset.cold)
         hints = held_out_hints(policy, inputs)
-    encoder = make_encoder(policy, folder, dataset.titles, _context(config), hints, template)
+    encoder = make_encoder(
+        policy,
+        folder,
+        dataset.titles,
+        _context(config),
+        hints,
+        template,
+        texts=dataset.given_texts,
+    )
     generated = {"generate", "constrained"} & set(config.answers)
     if encoder.is_pointwise and generated:
         raise InputError(
@@ -198,6 +206,8 @@ def _inputs(
             "model": weights_hash(models.folder),
             "prompt": value_hash(models.encoder.template),
         }
+        if models.policy.item_text:
+            inputs["item_text"] = "true"
         if models.policy.hints != "none":
             inputs["hints"] = value_hash(hint_hashes(models.policy))
         for name, folder in models.adapters.items():

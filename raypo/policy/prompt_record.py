@@ -21,7 +21,8 @@ from raypo.io.files import read_json, write_json
 logger = logging.getLogger("raypo")
 
 _FILE = "prompt.json"
-_HINTS = (
+_SETTINGS = (
+    "item_text",
     "hints",
     "hints_recommender",
     "hint_features",
@@ -36,11 +37,12 @@ class PromptRecord(BaseConfig):
 
     Attributes:
         template: text of the template.
-        hints, hints_recommender, hint_features, hint_marker, hint_fusion, hints_in_fold: as in
-            `PolicyConfig`.
+        item_text, hints, hints_recommender, hint_features, hint_marker, hint_fusion,
+        hints_in_fold: as in `PolicyConfig`.
     """
 
     template: str
+    item_text: bool = False
     hints: HintKind = "none"
     hints_recommender: HintSources | None = None
     hint_features: tuple[HintFeature, ...] = ()
@@ -51,8 +53,9 @@ class PromptRecord(BaseConfig):
 
 def prompt_record(policy: PolicyConfig, template: str) -> PromptRecord:
     """The record of a policy whose hints are settled (`with_recorded_prompt`)."""
-    values = {name: getattr(policy, name) for name in _HINTS}
-    return PromptRecord(template=template, **values | {"hints": policy.hints or "none"})
+    values = {name: getattr(policy, name) for name in _SETTINGS}
+    settled = {"hints": policy.hints or "none", "item_text": bool(policy.item_text)}
+    return PromptRecord(template=template, **values | settled)
 
 
 def write_prompt_record(adapter: Path, record: PromptRecord) -> None:
@@ -98,7 +101,8 @@ def with_recorded_prompt(
         if folder is not None and record is not None:
             records[folder] = record
     if not records:
-        return policy.model_copy(update={"hints": policy.hints or "none"}), None
+        settled = {"hints": policy.hints or "none", "item_text": bool(policy.item_text)}
+        return policy.model_copy(update=settled), None
     first, record = next(iter(records.items()))
     for folder, other in records.items():
         if _prompts(other, policy) != _prompts(record, policy):
@@ -114,24 +118,36 @@ def _prompts(record: PromptRecord, policy: PolicyConfig) -> dict[str, Any]:
     values = record.model_dump(mode="json", exclude={"hints_in_fold"})
     if policy.prompt is not None:
         values.pop("template")
+    if policy.item_text is not None:
+        values.pop("item_text")
     if policy.hints is not None:
-        values = {"template": values.get("template")}
+        values = {name: values.get(name) for name in ("template", "item_text")}
     elif policy.hints_recommender is not None:
         values.pop("hints_recommender")
     return values
 
 
 def _filled_in(policy: PolicyConfig, record: PromptRecord, adapter: Path) -> PolicyConfig:
-    given = policy.hints
-    if given is not None and given != record.hints:
-        logger.warning(
-            "policy.hints=%s: %s was trained with hints=%s, and answers badly without them",
-            given,
-            adapter,
-            record.hints,
-        )
-        return policy
-    updates = {name: getattr(record, name) for name in _HINTS}
+    _warn_about_other_settings(policy, record, adapter)
+    updates = {name: getattr(record, name) for name in _SETTINGS}
+    if policy.item_text is not None:
+        updates.pop("item_text")
+    if policy.hints not in (None, record.hints):
+        updates = {name: value for name, value in updates.items() if name == "item_text"}
     if policy.hints_recommender is not None:
         updates.pop("hints_recommender")
     return policy.model_copy(update=updates)
+
+
+def _warn_about_other_settings(policy: PolicyConfig, record: PromptRecord, adapter: Path) -> None:
+    for name in ("hints", "item_text"):
+        given, recorded = getattr(policy, name), getattr(record, name)
+        if given is not None and given != recorded:
+            logger.warning(
+                "policy.%s=%s: %s was trained with %s=%s, and answers badly with other prompts",
+                name,
+                given,
+                adapter,
+                name,
+                recorded,
+            )

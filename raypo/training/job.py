@@ -14,7 +14,7 @@ from raypo.config import AlignConfig, InputError, PolicyConfig, SftConfig, cache
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import TrainingData, load_training_data
 from raypo.data.prompts import is_pointwise, load_template
-from raypo.data.tokenisation import Encoder, make_encoder
+from raypo.data.tokenisation import Encoder, check_texts, make_encoder
 from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
 from raypo.objectives.yes_no import YesNoObjective
@@ -98,6 +98,7 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
             )
         if config.recommender is not None:
             load_recommender(config.recommender)
+    check_texts(policy, dataset.given_texts)
     if is_pointwise(template) and isinstance(config, AlignConfig):
         raise InputError(
             "policy.prompt: a template with {candidate} is of `raypo sft`; alignment needs titles"
@@ -160,6 +161,7 @@ def build_job(
         dataset.titles,
         template=inputs.template,
         hints=hints.hints if hints is not None else None,
+        texts=dataset.given_texts,
     )
     job = Job(
         engine=_engine(config, model_folder, hints),

@@ -13,6 +13,8 @@ from raypo.data.readers.records import read_columns
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
 
+OTHER = "other "
+
 
 @dataclass(frozen=True)
 class ItemColumns:
@@ -22,6 +24,7 @@ class ItemColumns:
         form: name of the format, or `auto`.
         item, title, year, category: columns; None takes the format's own.
         with_category: whether categories are read; an item's first one is used.
+        others: columns to read as they are.
     """
 
     form: str = "auto"
@@ -30,12 +33,15 @@ class ItemColumns:
     year: str | None = None
     category: str | None = None
     with_category: bool = False
+    others: tuple[str, ...] = ()
 
 
 def read_items(
     sources: Sequence[Source], rejected: RejectedRows, columns: ItemColumns
 ) -> pd.DataFrame:
     """Read items as columns item, title, year, category (empty if there is none).
+
+    Other columns have the prefix OTHER before their names.
 
     Args:
         sources: the files.
@@ -54,6 +60,7 @@ def read_items(
             named["year"] = str(columns.year or found.year)
         if columns.with_category:
             named["category"] = _category(columns.category or found.category, source)
+        named |= {f"{OTHER}{column}": column for column in columns.others}
         for chunk in read_columns(source, found, list(named.values()), rejected):
             frame = pd.DataFrame({name: chunk[column] for name, column in named.items()})
             frame = frame.assign(line=chunk["line"], file=source.location)
@@ -71,7 +78,8 @@ def read_items(
     for name in ("year", "category"):
         if name not in items:
             items[name] = ""
-    return items[["item", "title", "year", "category"]]
+    others = [f"{OTHER}{column}" for column in columns.others]
+    return items[["item", "title", "year", "category", *others]]
 
 
 def _category(column: str | None, source: Source) -> str:
