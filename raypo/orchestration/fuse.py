@@ -82,8 +82,11 @@ def fuse(config: FuseConfig, progress: Progress = no_progress) -> dict[str, Any]
     frames = {name: _predictions(run.folder) for name, run in runs.items()}
     _check_same_rows(runs, frames)
     open_run(config.output, config)
-    test = _rows(runs, frames)
-    validation = _rows(runs, _validate(config, runs, progress))
+    new = None
+    if dataset.cold is not None:
+        new = dataset.items["popularity"].to_numpy() == 0
+    test = _rows(runs, frames, new)
+    validation = _rows(runs, _validate(config, runs, progress), new)
     frame = next(iter(frames.values()))
     fusion = _Fusion(config, dataset, runs, validation, test, frame)
     predictions = empty_predictions(frame)
@@ -125,11 +128,11 @@ class _Fusion:
         return fused_scores(self.test.features(names), fit.weights)
 
     def result(self) -> dict[str, Any]:
-        names = list(self.runs)
         validation = self.validation
         fit = fit_conditional_logit(
-            validation.features(names), validation.targets, validation.users
+            validation.features(list(self.runs)), validation.targets, validation.users
         )
+        names = validation.feature_names(list(self.runs))
         return {
             "weights": dict(zip(names, fit.weights.tolist(), strict=True)),
             "standard_errors": dict(zip(names, fit.errors.tolist(), strict=True)),
@@ -216,15 +219,18 @@ def _check_same_rows(runs: dict[str, _Run], frames: dict[str, pd.DataFrame]) -> 
             )
 
 
-def _rows(runs: dict[str, _Run], frames: dict[str, pd.DataFrame]) -> Rows:
+def _rows(runs: dict[str, _Run], frames: dict[str, pd.DataFrame], new: np.ndarray | None) -> Rows:
+    """The runs' rows; `new` [items] are those whose scores have weights of their own."""
     rankings = {
         name: rank_candidates(frame, runs[name].is_length_normalised)
         for name, frame in frames.items()
     }
     first = next(iter(rankings.values()))
-    users = next(iter(frames.values()))["user_id"].to_numpy()
+    frame = next(iter(frames.values()))
     scores = {name: standardised(one.scores) for name, one in rankings.items()}
-    return Rows(scores, first.targets, users)
+    candidates = np.stack(frame["candidates"].to_list())
+    is_new = None if new is None else new[candidates]
+    return Rows(scores, first.targets, frame["user_id"].to_numpy(), is_new)
 
 
 def _validate(

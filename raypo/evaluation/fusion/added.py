@@ -17,6 +17,7 @@ from raypo.evaluation.intervals import Resampling, bootstrap_interval
 from raypo.evaluation.metrics import hit_at, ndcg_at, target_ranks
 from raypo.evaluation.significance import mcnemar_exact
 
+NEW = "new items"
 _FEWEST_ROWS = 20  # of a slice; fewer say nothing
 _SIGN_FLIPS = 9999
 # Of standard errors: what a test at 5% finds with a probability of 80%.
@@ -31,20 +32,29 @@ class Rows:
         scores: name -> [n, c] standardised scores of each model.
         targets: [n] position of the target among the candidates.
         users: [n].
+        new: [n, c] candidates that training never showed, for which models have weights of their
+            own: what knows ids alone knows nothing of them. None has one weight for a model.
     """
 
     scores: dict[str, np.ndarray]
     targets: np.ndarray
     users: np.ndarray
+    new: np.ndarray | None = None
 
     def features(self, names: list[str]) -> np.ndarray:
-        """Scores [n, c, m] of these models."""
+        """Features [n, c, m] of these models, as `feature_names` lists them."""
         shape = next(iter(self.scores.values())).shape
-        return (
-            np.stack([self.scores[name] for name in names], axis=2)
-            if names
-            else np.empty((*shape, 0))
-        )
+        columns = [self.scores[name] for name in names]
+        if self.new is not None:
+            columns = [own for one in columns for own in (one * ~self.new, one * self.new)]
+            columns.append(self.new.astype(float))
+        return np.stack(columns, axis=2) if columns else np.empty((*shape, 0))
+
+    def feature_names(self, names: list[str]) -> list[str]:
+        """Names of the features of these models: [m] of them."""
+        if self.new is None:
+            return list(names)
+        return [*(one for name in names for one in (name, f"{name}, {NEW}")), NEW]
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def likelihood_gain(rows: Rows, names: list[str], without: list[str]) -> dict[st
     more, fewer = rows.features(names), rows.features(without)
     fits = [fit_conditional_logit(each, rows.targets, rows.users) for each in (more, fewer)]
     ratio = 2 * (fits[0].log_likelihood - fits[1].log_likelihood)
-    freedom = len(names) - len(without)
+    freedom = more.shape[2] - fewer.shape[2]
     gain = cross_fitted_log_likelihood(more, rows.targets, rows.users)
     gain = gain - cross_fitted_log_likelihood(fewer, rows.targets, rows.users)
     return {

@@ -1,11 +1,12 @@
 """What a language model adds: differences, their tests, and the words for them."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
-from raypo.data.conditional_logit import standardised
+from raypo.data.conditional_logit import fit_conditional_logit, standardised
 from raypo.evaluation.fusion.added import (
     Rows,
     by_slice,
@@ -60,6 +61,27 @@ def test_what_a_model_knows_is_seen_in_the_likelihood_and_what_it_does_not_is_no
     nothing = likelihood_gain(simulated(0.0), ["recommender", "llm"], ["recommender"])
     assert abs(nothing["nats_per_row"]) < 3 * nothing["standard_error"] + 1e-3
     assert nothing["p_value"] > 0.01
+
+
+def test_new_items_have_weights_of_their_own() -> None:
+    rows = simulated(0.0)
+    generator = np.random.default_rng(1)
+    new = generator.random(rows.scores["llm"].shape) < 0.5
+    # Of new items the recommender knows nothing and the other model something; they are rarer.
+    utility = np.where(new, 2 * rows.scores["llm"] - 1, rows.scores["recommender"])
+    targets = (utility + generator.gumbel(size=new.shape)).argmax(axis=1)
+    rows = replace(rows, targets=targets, new=new)
+    names = ["recommender", "llm"]
+    fit = fit_conditional_logit(rows.features(names), rows.targets, rows.users)
+    weights = dict(zip(rows.feature_names(names), fit.weights, strict=True))
+    expected = {
+        "recommender": 1.0, "recommender, new items": 0.0,
+        "llm": 0.0, "llm, new items": 2.0, "new items": -1.0,
+    }  # fmt: skip
+    assert weights == pytest.approx(expected, abs=0.25)
+    assert (np.abs(fit.weights - list(expected.values())) < 4 * fit.errors).all()
+    gain = likelihood_gain(rows, names, ["recommender"])
+    assert gain["degrees_of_freedom"] == 2 and gain["p_value"] < 1e-6
 
 
 def test_slices_have_their_own_differences_and_small_ones_none() -> None:
