@@ -52,7 +52,10 @@ def parse_override(override: str) -> tuple[str, Any]:
         value = text if text in ("|", ">") else yaml.safe_load(text)
         return key, number_if_text_is_one(value)
     except yaml.YAMLError:
-        raise InputError(f"override {override!r}: {text!r} is not a valid value") from None
+        raise InputError(
+            f"override {override!r}: {text!r} is not a valid value; put text into double quotes, "
+            f"as in '{key}=\"…\"'"
+        ) from None
 
 
 def number_if_text_is_one(value: Any) -> Any:

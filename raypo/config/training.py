@@ -121,6 +121,11 @@ class TrainingSettings(BaseConfig):
         description="share of training rows whose hints are left out at random, so that the "
         "policy also learns to read titles",
     )
+    hint_item_dropout: Fraction = Field(
+        0.0,
+        description="share of the candidates of other rows whose hints are left out, as those of "
+        "new items are, so that the policy reads the titles of what recommenders do not know",
+    )
     curriculum: Literal["none", "linear"] = Field(
         "none",
         description="with vector hints, `linear` (LLaRA): step t of T reads vectors with "

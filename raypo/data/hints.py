@@ -57,6 +57,7 @@ class Hints(Protocol):
         histories: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[int]],
         folds: Sequence[int] | None = None,
+        hidden: Sequence[np.ndarray] | None = None,
     ) -> list[UserHints]:
         """The hints of several users.
 
@@ -64,6 +65,7 @@ class Hints(Protocol):
             histories: item ids of each user, oldest first.
             candidates: item ids of each user.
             folds: of training rows, the fold that each is held out in; None for held-out rows.
+            hidden: bool [k] of each user: candidates of which nothing is told; None is none.
         """
 
 

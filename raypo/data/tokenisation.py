@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from raypo.config import InputError, PolicyConfig
 from raypo.data.hints import Hints, Markers, UserHints
 from raypo.data.prompts import is_pointwise, load_template, render, render_pointwise
@@ -104,14 +106,16 @@ class Encoder:
         histories: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[int]],
         folds: Sequence[int] | None,
-        hidden: Sequence[bool] | None = None,
+        hidden: Sequence[np.ndarray] | None = None,
     ) -> list[UserHints]:
         if self.hints is None:
             return [UserHints()] * len(histories)
-        hints = self.hints(histories, candidates, folds)
         if hidden is None:
-            return hints
-        return [own.hidden() if hide else own for own, hide in zip(hints, hidden, strict=True)]
+            return self.hints(histories, candidates, folds)
+        hints = self.hints(histories, candidates, folds, hidden)
+        return [
+            own.hidden() if hide.all() else own for own, hide in zip(hints, hidden, strict=True)
+        ]
 
     def _fitting(
         self, history: Sequence[int], candidates: Sequence[int], hints: UserHints
@@ -197,7 +201,7 @@ class Encoder:
         candidates: Iterable[Sequence[int]],
         responses: Iterable[Sequence[int]] | None = None,
         folds: Sequence[int] | None = None,
-        hidden: Sequence[bool] | None = None,
+        hidden: Sequence[np.ndarray] | None = None,
     ) -> EncodedUsers:
         """Token ids of several users.
 
@@ -207,7 +211,8 @@ class Encoder:
             responses: item ids whose titles are the responses; None takes the candidates.
             folds: of training rows, the fold that each is held out in, for hints; None for held-out
                 rows.
-            hidden: users whose hints are left out; None is none of them.
+            hidden: bool [k] of each user: candidates whose hints are left out; where all are, the
+                prompt says nothing of hints. None leaves none out.
 
         Raises:
             InputError: as `prompt`.

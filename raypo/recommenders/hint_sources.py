@@ -165,6 +165,7 @@ def _hints(policy: PolicyConfig, sources: Sequence[SourceFits], data: HintData) 
         log_popularity(counts),
         policy.hint_features,
         policy.hint_marker,
+        new=None if data.cold is None else counts == 0,
     )
 
 
@@ -221,7 +222,7 @@ def _fits(
     full = models[0] if policy.hints == "vector" and models else _model(source, data)
     vectors = item_vectors(full) if policy.hints == "vector" else None
     scores = tuple(ModelScore(model) for model in models)
-    return SourceFits(label_of(source, kind), ModelScore(full), scores, vectors)
+    return SourceFits(label_of(source, kind), ModelScore(full), scores, vectors, kind == "morec")
 
 
 def _model(folder: Path, data: HintData) -> SequentialRecommender:

@@ -23,6 +23,7 @@ from raypo.data.hints import UserHints
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.histories import pad_sequences
 
+UNKNOWN = "?"  # in place of a rank
 # Scores [b, k] of candidates [b, k] after histories.
 Score = Callable[[Sequence[Sequence[int]], np.ndarray], np.ndarray]
 
@@ -37,12 +38,14 @@ class SourceFits:
         folds: the fit that has not seen the training rows of each fold.
         item_vectors: [items, d] of a sequential recommender, unit length times sqrt(d), with
             vector hints; None for a heuristic.
+        reads_texts: it knows items that training never showed by their texts.
     """
 
     label: str
     held_out: Score
     folds: tuple[Score, ...] = ()
     item_vectors: np.ndarray | None = None
+    reads_texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class RecommenderHints:
         features: what a vector is made from.
         side: of a title, where its marker stands.
         weights: [s] of the sources in one score that takes their place; None keeps them apart.
+        new: items that training never showed, bool [items], of which only sources that read texts
+            say something; None is none of them.
     """
 
     kind: HintKind
@@ -64,6 +69,7 @@ class RecommenderHints:
     features: tuple[HintFeature, ...] = ("item", "score", "popularity")
     side: Literal["before", "after"] = "before"
     weights: np.ndarray | None = None
+    new: np.ndarray | None = None
 
     @property
     def sentence(self) -> str:
@@ -83,20 +89,31 @@ class RecommenderHints:
     @property
     def num_features(self) -> int:
         """Features f of a title's vector; 0 for hints without vectors."""
-        return self._features([0]).shape[1] if self.kind == "vector" else 0
+        return self._features([0], self._known([0])).shape[1] if self.kind == "vector" else 0
 
     def __call__(
         self,
         histories: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[int]],
         folds: Sequence[int] | None = None,
+        hidden: Sequence[np.ndarray] | None = None,
     ) -> list[UserHints]:
         """The hints of several users; see `raypo.data.hints.Hints`."""
-        scores = self.scores(histories, candidates, folds)
+        known = [self._known(items) for items in candidates]
+        if hidden is not None:
+            known = [own & ~hide for own, hide in zip(known, hidden, strict=True)]
+        scores = self._scores(histories, candidates, folds, known)
         return [
-            self._user(history, items, own)
-            for history, items, own in zip(histories, candidates, scores, strict=True)
+            self._user(*user) for user in zip(histories, candidates, scores, known, strict=True)
         ]
+
+    def _known(self, items: Sequence[int]) -> np.ndarray:
+        """Which of k items each source knows, bool [s, k], or [1, k] with weights."""
+        blind = [not source.reads_texts for source in self.sources]
+        if self.weights is not None:
+            blind = [any(blind)]
+        new = np.zeros(len(items), dtype=bool) if self.new is None else self.new[list(items)]
+        return np.stack([~(is_blind & new) for is_blind in blind])
 
     def scores(
         self,
@@ -105,6 +122,15 @@ class RecommenderHints:
         folds: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """Scores [s, k] of each user's candidates by every source, or [1, k] with weights."""
+        return self._scores(histories, candidates, folds, [self._known(own) for own in candidates])
+
+    def _scores(
+        self,
+        histories: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[int]],
+        folds: Sequence[int] | None,
+        known: Sequence[np.ndarray],
+    ) -> list[np.ndarray]:
         result: list[np.ndarray] = [np.empty(0)] * len(histories)
         for group in _groups([len(items) for items in candidates], folds):
             read = [histories[user] for user in group]
@@ -113,39 +139,55 @@ class RecommenderHints:
             fits = [one.held_out if fold is None else one.folds[fold] for one in self.sources]
             by_source = np.stack([score(read, items) for score in fits], axis=1)
             for user, own in zip(group, by_source, strict=True):
-                fused = None if self.weights is None else self.weights @ standardised(own)
-                result[user] = own if fused is None else fused[None]
+                result[user] = own
+                if self.weights is not None:
+                    alike = np.repeat(known[user], len(own), axis=0)
+                    result[user] = self.weights[None] @ _standardised(own, alike)
         return result
 
     def _user(
-        self, history: Sequence[int], candidates: Sequence[int], scores: np.ndarray
+        self,
+        history: Sequence[int],
+        candidates: Sequence[int],
+        scores: np.ndarray,
+        known: np.ndarray,
     ) -> UserHints:
+        ordered = np.where(known, scores, -np.inf)  # what is not known comes last
         if self.kind == "rank":
-            ranks = np.stack([_ranks(own) for own in scores])
-            marks = [" ".join(map(str, own)) + ":" for own in ranks.T.tolist()]
+            ranks = np.where(known, [_ranks(own) for own in ordered], 0)
+            marks = [" ".join(str(rank or UNKNOWN) for rank in own) + ":" for own in ranks.T]
             return UserHints(marks=marks)
         if self.kind == "order":
-            return UserHints(order=np.argsort(-scores[0], kind="stable"))
+            return UserHints(order=np.argsort(-ordered[0], kind="stable"))
         return UserHints(
-            history_features=self._features(history),
-            candidate_features=self._features(candidates, scores),
+            history_features=self._features(history, self._known(history)),
+            candidate_features=self._features(candidates, known, scores),
         )
 
-    def _features(self, items: Sequence[int], scores: np.ndarray | None = None) -> np.ndarray:
-        """Features [n, f] of titles: candidates with scores [s, n], history items without."""
+    def _features(
+        self, items: Sequence[int], known: np.ndarray, scores: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Features [n, f] of titles: candidates with scores [s, n], history items without.
+
+        What is not `known`, bool [s, n], is 0.
+        """
         columns = [np.full((len(items), 1), 0.0 if scores is None else 1.0)]
         index = np.asarray(items, dtype=np.int64)
         if "item" in self.features:
-            vectors = [one.item_vectors for one in self.sources if one.item_vectors is not None]
-            columns += [own[index] for own in vectors]
+            by_source = np.broadcast_to(known, (len(self.sources), len(items)))
+            columns += [
+                source.item_vectors[index] * own[:, None]
+                for source, own in zip(self.sources, by_source, strict=True)
+                if source.item_vectors is not None
+            ]
         if "score" in self.features:
             columns.append(
-                np.zeros((len(items), 1 if self.weights is not None else len(self.sources)))
+                np.zeros((len(items), len(known)))
                 if scores is None
-                else standardised(scores).T
+                else _standardised(scores, known).T
             )
         if "popularity" in self.features:
-            columns.append(self.popularity[index][:, None])
+            columns.append((self.popularity[index] * known.any(axis=0))[:, None])
         return np.asarray(np.concatenate(columns, axis=1), dtype=np.float32)
 
 
@@ -160,6 +202,15 @@ class ModelScore:
         """Scores [b, k] of candidates [b, k] after histories."""
         embeddings = self.model.embed(pad_sequences(histories))
         return np.asarray(self.model.score(embeddings, torch.from_numpy(candidates)).numpy())
+
+
+def _standardised(scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Scores [s, k] standardised over the candidates that each source knows; 0 for the others."""
+    result = np.zeros(scores.shape)
+    for own, score, is_known in zip(result, scores, known, strict=True):
+        if is_known.any():
+            own[is_known] = standardised(score[None, is_known])[0]
+    return result
 
 
 def log_popularity(occurrences: np.ndarray) -> np.ndarray:

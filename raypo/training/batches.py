@@ -58,7 +58,8 @@ class BatchMaker:
         row_multiple: packed rows are padded to a multiple of it.
         folds: [rows] fold in which each row is held out, for hints; None without them.
         hint_dropout: share of rows whose hints are left out, drawn anew every epoch.
-        seed: of that draw.
+        hint_item_dropout: share of the other rows' candidates whose hints are left out, likewise.
+        seed: of these draws.
         negative_sampler: which items become negatives; None draws them uniformly.
     """
 
@@ -71,6 +72,7 @@ class BatchMaker:
     row_multiple: int = 1
     folds: np.ndarray | None = None
     hint_dropout: float = 0.0
+    hint_item_dropout: float = 0.0
     seed: int = 0
     negative_sampler: NegativeSampler | None = None
 
@@ -79,12 +81,13 @@ class BatchMaker:
         histories = [self.rows.history(row) for row in rows]
         targets = [int(self.rows.targets[row]) for row in rows]
         rejected = [self._negatives(epoch, row) for row in rows]
+        candidates = [self.candidates.draw(row, epoch) for row in rows]
         users = self.encoder.encode(
             histories,
-            candidates=[self.candidates.draw(row, epoch) for row in rows],
+            candidates,
             responses=[(target, *items) for target, items in zip(targets, rejected, strict=True)],
             folds=None if self.folds is None else [int(self.folds[row]) for row in rows],
-            hidden=[self._is_hidden(epoch, row) for row in rows] if self.hint_dropout else None,
+            hidden=self._hidden(epoch, rows, [len(items) for items in candidates]),
         )
         return Batch(
             packed=pack_responses(
@@ -112,7 +115,18 @@ class BatchMaker:
             return self.negative_sampler(self.candidates, epoch, row, self.negatives)
         return self.candidates.negatives(row, epoch, self.negatives) if self.negatives else []
 
-    def _is_hidden(self, epoch: int, row: int) -> bool:
-        # A stream of its own: the row's candidates are drawn from [seed, epoch, row].
-        generator = np.random.default_rng([self.seed, epoch, row, _HINT_DROPOUT])
-        return bool(generator.random() < self.hint_dropout)
+    def _hidden(
+        self, epoch: int, rows: Sequence[int], sizes: Sequence[int]
+    ) -> list[np.ndarray] | None:
+        """Candidates whose hints are left out, bool [k] of each row; None if dropout is off."""
+        if not (self.hint_dropout or self.hint_item_dropout):
+            return None
+        hidden = []
+        for row, size in zip(rows, sizes, strict=True):
+            # A stream of its own: the row's candidates are drawn from [seed, epoch, row].
+            generator = np.random.default_rng([self.seed, epoch, row, _HINT_DROPOUT])
+            if generator.random() < self.hint_dropout:
+                hidden.append(np.ones(size, dtype=bool))
+            else:
+                hidden.append(generator.random(size) < self.hint_item_dropout)
+        return hidden

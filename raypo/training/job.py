@@ -207,6 +207,7 @@ def _batch_maker(config: TrainingConfig, inputs: JobInputs, encoder: Encoder) ->
         row_multiple=row_multiple(),
         folds=inputs.hints.folds if inputs.hints is not None else None,
         hint_dropout=config.hint_dropout if inputs.hints is not None else 0.0,
+        hint_item_dropout=config.hint_item_dropout if inputs.hints is not None else 0.0,
         seed=config.seed,
     )
 
@@ -327,7 +328,7 @@ def _reference_hash(config: AlignConfig, inputs: JobInputs, further: list[object
             [config.policy.dtype, config.policy.quantisation, config.policy.max_prompt_tokens],
             inputs.dataset.info["files"],
             [
-                config.hint_dropout,
+                [config.hint_dropout, config.hint_item_dropout],
                 config.max_rows,
                 config.epochs,
                 config.seed,

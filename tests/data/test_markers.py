@@ -19,7 +19,7 @@ class FixedHints:
     def __init__(self, marker, order=None) -> None:
         self.marker, self.order = marker, order
 
-    def __call__(self, histories, candidates, folds=None):
+    def __call__(self, histories, candidates, folds=None, hidden=None):
         def features(items, flag):
             return np.array([[item, flag] for item in items], dtype=np.float32)
 

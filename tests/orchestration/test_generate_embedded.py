@@ -33,7 +33,7 @@ class ItemHints:
 
     sentence, marker = "", "before"
 
-    def __call__(self, histories, candidates, folds=None):
+    def __call__(self, histories, candidates, folds=None, hidden=None):
         table = np.random.default_rng(1).normal(size=(len(TITLES), FEATURES)).astype(np.float32)
         return [
             UserHints(None, None, table[list(history)], table[list(items)])

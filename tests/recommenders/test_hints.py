@@ -71,6 +71,41 @@ def test_vectors_hold_item_score_and_popularity() -> None:
     assert np.allclose(first.history_features, history, atol=1e-6)
 
 
+NEW = np.arange(10) == 5
+
+
+def test_sources_that_read_no_texts_say_nothing_of_new_items() -> None:
+    hints = hints_of("rank", *SCORES, new=NEW)
+    reading = replace(hints.sources[1], reads_texts=True)
+    first, second = replace(hints, sources=(hints.sources[0], reading))(HISTORIES, CANDIDATES)
+    assert first.marks == ["2 2:", "? 3:", "1 1:"]
+    assert second.marks == ["1 3:", "3 2:", "2 1:"]
+    (first, _) = hints_of("order", *SCORES, new=NEW)(HISTORIES, CANDIDATES)
+    assert first.order.tolist() == [2, 0, 1]
+
+
+def test_hidden_candidates_have_no_rank_and_are_not_counted() -> None:
+    hidden = [np.array([False, True, False]), np.array([True, True, True])]
+    first, second = hints_of("rank", *SCORES)(HISTORIES, CANDIDATES, hidden=hidden)
+    assert first.marks == ["2 2:", "? ?:", "1 1:"]
+    assert second.marks == ["? ?:"] * 3
+
+
+@pytest.mark.parametrize("weights", [None, np.array([2.0, -1.0])])
+def test_scores_of_new_items_change_nothing_and_are_zero_in_vectors(weights) -> None:
+    noise = [[0.1, -70.0, 0.5], [3.0, 1.0, 2.0]]
+    options = {"features": ("item", "score", "popularity"), "new": NEW, "weights": weights}
+    found = []
+    for scores in (SCORES[0], noise):
+        hints = hints_of("vector", scores, SCORES[1], **options)
+        sources = (replace(hints.sources[0], item_vectors=np.ones((10, 2))), hints.sources[1])
+        found.append(replace(hints, sources=sources)([[1, 5], [3]], CANDIDATES)[0])
+    assert np.array_equal(found[0].candidate_features, found[1].candidate_features)
+    rest = 2 + (2 if weights is None else 1) + 1
+    assert found[0].candidate_features[1].tolist() == [1.0] + [0.0] * rest
+    assert found[0].history_features[1].tolist() == [0.0] * (1 + rest)
+
+
 def test_users_with_other_numbers_of_candidates_are_scored_apart() -> None:
     def score(histories, candidates):
         return candidates * np.array([len(history) for history in histories])[:, None]

@@ -152,3 +152,19 @@ def test_hints_are_left_out_of_a_share_of_the_rows(inputs, tmp_path, hints) -> N
         again = found(0, [row]).packed
         assert torch.equal(again.tokens, own.tokens)
     assert 8 < hidden < 32
+
+
+def test_hints_are_left_out_of_a_share_of_the_candidates(inputs, tmp_path) -> None:
+    settings = {"hint_dropout": 0.25, "hint_item_dropout": 0.5}
+    found = build_job(
+        sft_config(inputs, tmp_path / "sft", "rank", **settings), 0, no_progress
+    ).make_batch
+    rows = np.flatnonzero(found.folds >= 0)[:40].tolist()
+    prompts = [found.encoder.decode(found(0, [row]).packed.tokens[0].tolist()) for row in rows]
+    unknown = np.array([text.count("\n?: ") for text in prompts])
+    plain = np.array([text.count("\n- ") for text in prompts])
+    size = plain.max()
+    assert set(plain) == {0, size} and 3 < (plain > 0).sum() < 19
+    assert 0.35 < unknown[plain == 0].mean() / size < 0.65
+    again = found.encoder.decode(found(0, [rows[0]]).packed.tokens[0].tolist())
+    assert again == prompts[0]
