@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -171,30 +171,77 @@ class AdapterScorer:
             model_folder: folder of the base model.
             adapters: name -> adapter folder; None stands for the base model itself.
         """
+        self._config, self._model_folder = config, model_folder
+        self._labels: dict[str, str | None] = {}  # by name; None is the base model
+        self._projectors: dict[str, Projector] = {}
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model: Any = self._base()
+        for name, folder in adapters.items():
+            self.add(name, folder)
+
+    def add(self, name: str, folder: Path | None) -> None:
+        """Load an adapter, or replace the one of this name; None stands for the base model.
+
+        Raises:
+            InputError: there is no adapter in the folder, or it does not fit the model. What was
+                loaded before stays as it was.
+        """
+        label = projector = None
+        if folder is not None:
+            check_adapter(folder)
+            label, projector = _label(folder), load_projector(folder)
+            self._load(folder, label)
+        previous = self._labels.get(name)
+        self._labels[name] = label
+        self._projectors.pop(name, None)
+        if projector is not None:
+            self._projectors[name] = projector.requires_grad_(False).to(self._device)
+        self._drop(previous)
+
+    def remove(self, name: str) -> None:
+        """Drop an adapter, if there is one of this name."""
+        self._projectors.pop(name, None)
+        self._drop(self._labels.pop(name, None))
+
+    def _drop(self, label: str | None) -> None:
+        """Free an adapter's weights, unless a name still stands for them."""
+        if label is None or label in self._labels.values():
+            return
+        with warnings.catch_warnings():
+            # It says which adapter is active next, but every use activates its own.
+            warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+            self._model.delete_adapter(label)
+
+    def _base(self) -> Any:
+        model: Any = load_base(self._config, self._model_folder)
+        model = model.requires_grad_(False).eval().to(self._device)
+        if self._device == "cpu":
+            use_fused_norms(model)
+        return model
+
+    def _load(self, folder: Path, label: str) -> None:
         import peft
 
-        self._folders = dict(adapters)
-        self._model = load_base(config, model_folder)
-        trained = {name: folder for name, folder in adapters.items() if folder is not None}
-        for index, folder in enumerate(trained.values()):
-            check_adapter(folder)
-            label = _label(folder)
-            if index == 0:
+        options: dict[str, Any] = {"autocast_adapter_dtype": False}
+        is_wrapped = isinstance(self._model, peft.PeftModel)
+        if is_wrapped and label in self._model.peft_config:
+            return
+        try:
+            if is_wrapped:
+                self._model.load_adapter(folder, label, **options)
+            else:
                 self._model = peft.PeftModel.from_pretrained(
-                    self._model, folder, adapter_name=label, autocast_adapter_dtype=False
+                    self._model, folder, adapter_name=label, **options
                 )
-            elif label not in self._model.peft_config:
-                self._model.load_adapter(folder, label, autocast_adapter_dtype=False)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = self._model.requires_grad_(False).eval().to(device)
-        if device == "cpu":
+        except (RuntimeError, ValueError) as error:
+            if not is_wrapped:
+                self._model = self._base()  # layers of the adapter may be in it already
+            elif label in self._model.peft_config:
+                self._model.delete_adapter(label)
+            raise InputError(f"{folder}: does not fit the base model ({error})") from error
+        self._model.requires_grad_(False).eval().to(self._device)
+        if self._device == "cpu":
             use_fused_lora(self._model)
-            use_fused_norms(self._model)
-        self._projectors = {
-            name: found.requires_grad_(False).to(device)
-            for name, folder in trained.items()
-            if (found := load_projector(folder)) is not None
-        }
 
     def projector(self, name: str) -> Projector | None:
         """The projector of the adapter `name`; None where it has none."""
@@ -215,9 +262,9 @@ class AdapterScorer:
     @contextlib.contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:
         """Activate the adapter `name` for the length of the block."""
-        folder = self._folders[name]
-        if folder is not None:
-            self._model.set_adapter(_label(folder), inference_mode=True)
+        label = self._labels[name]
+        if label is not None:
+            self._model.set_adapter(label, inference_mode=True)
             yield self._model
         elif hasattr(self._model, "disable_adapter"):
             with self._model.disable_adapter():
@@ -227,8 +274,8 @@ class AdapterScorer:
 
 
 def _label(folder: Path) -> str:
-    """A name for PEFT's module keys, in which dots and slashes have a meaning."""
-    return value_hash(str(folder.resolve()))[:16]
+    """A name for PEFT's module keys, by content: a folder may be trained into again."""
+    return adapter_hash(folder)[:16]
 
 
 def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None) -> Path:

@@ -25,16 +25,16 @@ def use_fused_lora(model: nn.Module) -> int:
     Not for weights that are partitioned over ranks (ZeRO stage 3): these are gathered around the
     forward of the modules that own them, which is not called.
 
-    A layer keeps PEFT's own where it is not a plain linear with one adapter, and in calls with
-    dropout, with another adapter or with none. Nothing else about the model changes: adapters are
-    saved, merged and switched as before.
+    May be called again after further adapters are loaded. A layer keeps PEFT's own where it is not
+    a plain linear with one adapter, and in calls with dropout, with another adapter or with none.
+    Nothing else about the model changes: adapters are saved, merged and switched as before.
     """
     from peft.tuners.lora.layer import Linear
 
     replaced = 0
     layers: list[Any] = [module for module in model.modules() if type(module) is Linear]
     for layer in layers:
-        if type(layer.get_base_layer()) is nn.Linear:
+        if type(layer.get_base_layer()) is nn.Linear and not hasattr(layer, "_peft_forward"):
             layer._peft_forward = layer.forward
             layer.forward = types.MethodType(_forward, layer)
             replaced += 1
