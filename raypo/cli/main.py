@@ -19,6 +19,7 @@ from raypo.cli.bench import bench_app
 from raypo.cli.common import Interrupted, interruptible
 from raypo.cli.data import data_app
 from raypo.cli.progress import console
+from raypo.cli.serve import serve
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +39,7 @@ for command in (
     pipeline.pipeline,
     pipeline.demo,
     pipeline.report,
+    serve,
     stages.show,
     stages.objectives,
 ):

@@ -17,6 +17,7 @@ from raypo.config.paths import LocalPath, cache_folder, url_of
 from raypo.config.pipeline import PipelineConfig
 from raypo.config.policy import LoraConfig, PolicyConfig, PolicySettings
 from raypo.config.search import AshaConfig, SearchRange, TuneConfig
+from raypo.config.serving import ServeConfig
 from raypo.config.training import (
     AlignConfig,
     AlignSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "RecommenderSettings",
     "ScorerConfig",
     "SearchRange",
+    "ServeConfig",
     "SftConfig",
     "SharingScope",
     "StoppedRun",

@@ -110,6 +110,17 @@ def load_dataset(folder: Path, maximum_rows: int | None = None) -> Dataset:
     return Dataset(folder, info=info, **frames)
 
 
+def load_items(folder: Path) -> pd.DataFrame:
+    """The items of a prepared data set alone: item_id, source_id, title, popularity and others.
+
+    Raises:
+        InputError: as `load_dataset`.
+    """
+    items = _read(folder / "items.parquet", _read_info(folder), None)
+    _check_catalogue(folder / "items.parquet", items)
+    return items
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What training reads of a data set: rows are mapped and read as they are used.

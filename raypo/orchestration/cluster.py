@@ -131,6 +131,7 @@ _NOISY = {
     # Warns on machines with GPUs that trials hold none; their workers do.
     "ray.tune.tune": logging.ERROR,
     "ray.llm": logging.WARNING,
+    "ray.serve": logging.WARNING,
     "ray._private.worker": logging.WARNING,
     # Polls the dashboard's state API, which a local cluster does not have, every few seconds.
     "ray.train.v2._internal.execution.controller.placement_group_cleaner": logging.ERROR,

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "objectives": set(),
     "training": BASE | {"assets", "policy", "objectives", "data", "recommenders"},
     "evaluation": BASE | {"data", "policy"},
+    "serving": BASE | {"assets", "data", "policy", "recommenders"},
 }
 MAY_IMPORT["orchestration"] = {*MAY_IMPORT}
 MAY_IMPORT["bench"] = {*MAY_IMPORT}

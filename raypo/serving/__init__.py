@@ -1,0 +1,1 @@
+"""Serving: requests over HTTP, ranked by the models of finished runs."""
