@@ -21,7 +21,7 @@ from raypo.orchestration.cluster import connect, silence_logs
 from raypo.serving.answers import Service
 from raypo.serving.app import make_app
 from raypo.serving.backend import Models, Overloaded, Refused
-from raypo.serving.catalogue import Catalogue
+from raypo.serving.catalogue import Catalogue, read_examples
 from raypo.serving.doors import read_token
 from raypo.serving.ranker import Question, Ranker, Ranking
 from raypo.serving.runs import Served, find_served
@@ -71,6 +71,7 @@ class _Interface:
             config.retrieved,
             read_token(config),
             config.default_model,
+            read_examples(served.data),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from raypo.config.serving import Limits
 from raypo.serving.backend import Backend, Overloaded, Refused
-from raypo.serving.catalogue import Catalogue, positions
+from raypo.serving.catalogue import Catalogue, Example, positions
 from raypo.serving.problems import ProblemError, wrong_field
 from raypo.serving.ranker import Question, Ranking
 from raypo.serving.schemas import (
@@ -44,6 +44,7 @@ class Service:
         retrieved: items that the recommender retrieves for the language model.
         token: that requests must bring; None asks for none.
         default_model: of requests that name none; None is the last one.
+        examples: test rows for the page.
     """
 
     backend: Backend
@@ -52,6 +53,7 @@ class Service:
     retrieved: int = 20
     token: str | None = None
     default_model: str | None = None
+    examples: Sequence[Example] = ()
 
 
 async def recommend(service: Service, body: RecommendRequest) -> RankResponse:

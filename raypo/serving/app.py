@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from importlib import resources
+
 from fastapi import Depends, FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST as PROMETHEUS
 
@@ -13,6 +17,7 @@ from raypo.serving.problems import ProblemError, answer_problems
 from raypo.serving.schemas import (
     PROBLEM_RESPONSES,
     CatalogueItem,
+    ExampleUser,
     ItemList,
     ModelEntry,
     ModelList,
@@ -23,6 +28,20 @@ from raypo.serving.schemas import (
     RerankRequest,
     RerankResponse,
 )
+
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+# The page loads nothing but its own files, and no other page may frame it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors "
+    "'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def make_app(service: Service) -> FastAPI:
@@ -74,8 +93,19 @@ def make_app(service: Service) -> FastAPI:
         limit: int = Query(10, ge=1, le=100),
     ) -> ItemList:
         """Search titles; without `q`, the most popular items."""
-        found = [service.catalogue[number] for number in service.catalogue.search(q, limit)]
-        return ItemList(items=[CatalogueItem(**vars(one)) for one in found])
+        found = service.catalogue.search(q, limit)
+        return ItemList(items=[_entry(service, number) for number in found])
+
+    @app.get("/v1/example", dependencies=doors)
+    async def example() -> ExampleUser:
+        """A random user of the test rows, with what they really chose next."""
+        if not service.examples:
+            raise ProblemError(404, "the data set has no test rows to show")
+        chosen = random.choice(service.examples)
+        return ExampleUser(
+            history=[_entry(service, number) for number in chosen.history],
+            target=_entry(service, chosen.target),
+        )
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -93,4 +123,19 @@ def make_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(meter.text(), media_type=PROMETHEUS)
 
+    for path, (name, kind) in _PAGE.items():
+        app.add_api_route(path, _file(name, kind), include_in_schema=False)
     return app
+
+
+def _file(name: str, kind: str) -> Callable[[], Response]:
+    content = resources.files("raypo.serving").joinpath("page", name).read_bytes()
+
+    def answer() -> Response:
+        return Response(content, media_type=kind, headers=_PAGE_HEADERS)
+
+    return answer
+
+
+def _entry(service: Service, number: int) -> CatalogueItem:
+    return CatalogueItem(**vars(service.catalogue[number]))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from raypo.data.dataset import load_items
 
@@ -28,6 +29,22 @@ class Item:
     title: str
     text: str | None
     popularity: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a user of the test rows chose: item numbers."""
+
+    history: tuple[int, ...]
+    target: int
+
+
+def read_examples(data: Path, count: int = 1000) -> list[Example]:
+    """The first test rows of a prepared data set, for people who want to try a model."""
+    file = pq.ParquetFile(data / "test.parquet")
+    batch = next(file.iter_batches(count, columns=["history", "target"]), None)
+    rows = [] if batch is None else batch.to_pylist()
+    return [Example(tuple(row["history"]), int(row["target"])) for row in rows]
 
 
 @dataclass(frozen=True)

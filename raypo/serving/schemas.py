@@ -162,6 +162,13 @@ class ItemList(BaseModel):
     items: list[CatalogueItem]
 
 
+class ExampleUser(BaseModel):
+    """A user of the test rows."""
+
+    history: list[CatalogueItem] = Field(description="oldest first")
+    target: CatalogueItem = Field(description="what they chose next")
+
+
 class FieldProblem(BaseModel):
     """What is wrong with one field of a request."""
 

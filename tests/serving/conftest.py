@@ -12,7 +12,7 @@ from raypo.config.serving import Limits
 from raypo.serving.answers import Service
 from raypo.serving.app import make_app
 from raypo.serving.backend import Models, Refused
-from raypo.serving.catalogue import Catalogue
+from raypo.serving.catalogue import Catalogue, read_examples
 from raypo.serving.ranker import Question, Ranker, Ranking
 from raypo.serving.runs import Served, find_served
 
@@ -52,7 +52,13 @@ def ranker(served: Served) -> Ranker:
 @pytest.fixture(scope="session")
 def service(ranker: Ranker, served: Served) -> Service:
     limits = Limits(history=12, candidates=30, body_bytes=5000)
-    return Service(InThisProcess(ranker), Catalogue.of(served.data), limits, retrieved=8)
+    return Service(
+        InThisProcess(ranker),
+        Catalogue.of(served.data),
+        limits,
+        retrieved=8,
+        examples=read_examples(served.data),
+    )
 
 
 @pytest.fixture(scope="session")

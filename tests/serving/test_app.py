@@ -87,6 +87,25 @@ def test_models_and_items_are_listed(client: TestClient) -> None:
     assert client.get("/ready").json() == {"status": "ready"}
 
 
+def test_an_example_is_a_test_row(client: TestClient, service: Service) -> None:
+    example = client.get("/v1/example").json()
+    history = tuple(int(item["id"]) for item in example["history"])
+    rows = [(one.history, one.target) for one in service.examples]
+    assert (history, int(example["target"]["id"])) in rows
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert (
+        page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    )
+    for name in ("page.css", "page.js"):
+        assert f'"{name}"' in page.text
+        answer = client.get(f"/{name}")
+        assert answer.status_code == 200
+        assert "://" not in answer.text.replace("http://www.w3.org", "")
+
+
 @pytest.mark.parametrize(
     ("route", "body", "field", "words"),
     [
