@@ -78,8 +78,8 @@ class Catalogue:
     def search(self, text: str, count: int) -> list[int]:
         """Numbers of items whose title holds the text in any case.
 
-        Titles that begin with it come first, then titles with a word that does; among equals the
-        more popular first.
+        The title that is the text comes first, then titles that begin with it, then titles with a
+        word that does; among equals the more popular first.
         """
         wanted = " ".join(text.split()).casefold()
         if not wanted:
@@ -116,8 +116,8 @@ class Catalogue:
 
 def _place(title: str, wanted: str) -> int:
     if title.startswith(wanted):
-        return 0
-    return 1 if f" {wanted}" in title else 2
+        return 0 if title == wanted else 1
+    return 2 if f" {wanted}" in title else 3
 
 
 def positions(order: Sequence[float] | np.ndarray) -> np.ndarray:
