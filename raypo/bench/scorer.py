@@ -109,11 +109,11 @@ def bench_scorer(
     """
     if settings.model in MODEL_CONFIGS:
         raise InputError(f"--model {settings.model}: expected a folder or a built-in model")
-    inputs, rounds = _load(settings)
+    inputs, rounds = load_rounds(settings)
     seconds: dict[str, float] = {}
     scores: dict[str, torch.Tensor] = {}
     for mode in settings.modes:
-        times, answers = _run(mode, _START[mode](inputs), rounds, progress)
+        times, answers = _run(mode, ENGINES[mode](inputs), rounds, progress)
         seconds[mode] = min(times[1:])
         if mode in _SCORING_MODES:
             scores[mode] = torch.cat(answers)
@@ -133,7 +133,7 @@ def bench_scorer(
     ]
 
 
-def _load(settings: ScorerSettings) -> tuple[_Inputs, list[EncodedUsers]]:
+def load_rounds(settings: ScorerSettings) -> tuple[_Inputs, list[EncodedUsers]]:
     """What every mode is given, and the users of each round."""
     num_users = settings.num_users * (settings.repeats + 1)
     loaded = load_inputs(
@@ -224,7 +224,7 @@ def _vllm_answers(inputs: _Inputs) -> VllmAnswers:
     return VllmAnswers(inputs.folder, inputs.dtype, inputs.max_model_len, inputs.adapter, rank)
 
 
-_START: dict[str, Callable[[_Inputs], _Engine]] = {
+ENGINES: dict[str, Callable[[_Inputs], _Engine]] = {
     "packed": _packed,
     "vllm": _vllm,
     "generate": _generate,

@@ -149,6 +149,50 @@ def scorer(
     show(rows, output)
 
 
+@bench_app.command("serve")
+def serve(
+    model: Model = "smollm2-135m-instruct",
+    adapter: Annotated[
+        Path | None, typer.Option(help="PEFT folder; otherwise the base model")
+    ] = None,
+    data: Data = None,
+    users: Annotated[int, typer.Option(help="users that ask, in turn")] = 200,
+    candidates: Annotated[int, typer.Option(help="candidates per user")] = 20,
+    batch: Annotated[int, typer.Option(help="requests answered together, at most")] = 8,
+    modes: Annotated[str, typer.Option(help="of packed, vllm")] = "packed,vllm",
+    bound: Annotated[float, typer.Option(help="seconds of the 99th percentile, at most")] = 5.0,
+    first: Annotated[float, typer.Option(help="requests a second to begin with")] = 0.25,
+    growth: Annotated[float, typer.Option(help="factor between rates")] = 1.5,
+    seconds: Annotated[float, typer.Option(help="of each rate, at least")] = 20,
+    dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.auto,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Requests at growing rates: how long answers take, packed and by vLLM's prompt_logprobs."""
+    from raypo.bench.open_loop import Search
+    from raypo.bench.scorer import ScorerSettings
+    from raypo.bench.serving import MODES, bench_serving
+    from raypo.policy.adapters import check_adapter
+
+    settings = ScorerSettings(
+        model=model,
+        adapter=adapter,
+        data=data,
+        num_users=users,
+        num_candidates=candidates,
+        batch_size=batch,
+        modes=choices("--modes", modes, MODES),
+        dtype=dtype.value,
+        seed=seed,
+    )
+    if adapter is not None:
+        check_adapter(adapter)
+    search = Search(bound, first, growth, seconds, max_batch=batch, seed=seed)
+    with progress_bar("serve") as progress:
+        rows = bench_serving(settings, search, progress)
+    show(rows, output)
+
+
 @bench_app.command("data")
 def data_preparation(
     interactions: Annotated[int, typer.Option(help="of the synthetic log")] = 20_000_000,
