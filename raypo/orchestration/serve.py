@@ -42,11 +42,11 @@ class _Replica:
         self.rank.set_max_batch_size(config.batching.users)
         self.rank.set_batch_wait_timeout_s(config.batching.wait_s)
 
-    def reconfigure(self, given: dict[str, Any]) -> None:
+    async def reconfigure(self, given: dict[str, Any]) -> None:
         """Load and drop adapters, without a restart; one that is broken is refused."""
         folders = given["adapters"]
         adapters = {name: None if at is None else Path(at) for name, at in folders.items()}
-        self._refused = self._ranker.set_adapters(adapters)
+        self._refused = await asyncio.to_thread(self._ranker.set_adapters, adapters)
 
     def models(self) -> Models:
         """The models that are loaded, and those that could not be."""

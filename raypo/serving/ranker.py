@@ -6,9 +6,10 @@ into common forward passes.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,18 @@ import torch
 
 from raypo.assets import resolve_model
 from raypo.config import InputError, PolicyConfig
-from raypo.data.conditional_logit import standardised
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.tokenisation import EncodedUsers, Encoder, make_encoder
 from raypo.data.training_rows import TrainingRows
 from raypo.policy.adapters import AdapterScorer, check_adapter
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.policy.scoring import score_responses
-from raypo.recommenders.heuristics import fit_heuristic
 from raypo.recommenders.hint_sources import HintInputs, held_out_hints
-from raypo.recommenders.hints import ModelScore, Score
+from raypo.recommenders.hints import ModelScore
 from raypo.recommenders.histories import pad_sequences
 from raypo.recommenders.train import load_recommender
-from raypo.serving.runs import FUSED, Fusion, Served
+from raypo.serving.fused import FusedScore
+from raypo.serving.runs import FUSED, Served
 
 RECOMMENDER = "recommender"
 
@@ -89,9 +89,10 @@ class Ranker:
             InputError: a run is incomplete.
         """
         self._served, self._max_batch = served, max_batch
+        self._lock = threading.Lock()  # adapters do not change under a ranking
         self._dataset = load_dataset(served.data)
         self._recommender = load_recommender(served.recommender) if served.recommender else None
-        self._fused = _Fused(served.fusion, self._dataset) if served.fusion else None
+        self._fused = FusedScore(served.fusion, self._dataset) if served.fusion else None
         self._folder = resolve_model(served.model)
         self._policy = AdapterScorer(PolicyConfig(model=served.model), self._folder, {})
         self._by_prompt: dict[str, Encoder] = {}  # hints take long to make
@@ -115,6 +116,10 @@ class Ranker:
             name -> problem of adapters that cannot be used. Where one of the name was loaded
             before, it stays.
         """
+        with self._lock:
+            return self._set_adapters(adapters)
+
+    def _set_adapters(self, adapters: Mapping[str, Path | None]) -> dict[str, str]:
         refused: dict[str, str] = {}
         for name in [one for one in self._adapters if one not in adapters]:
             self._policy.remove(name)
@@ -183,6 +188,10 @@ class Ranker:
         Raises:
             InputError: a model is unknown.
         """
+        with self._lock:
+            return self._rank(questions)
+
+    def _rank(self, questions: Sequence[Question]) -> list[Ranking]:
         started = time.perf_counter()
         for question in questions:
             if question.model not in self.names:
@@ -292,43 +301,6 @@ class Ranker:
                 users.is_pointwise,
             )
         return np.asarray(logps.numpy(), dtype=np.float64)
-
-
-class _Fused:
-    """Scores of a fused model from those of its parts."""
-
-    def __init__(self, fusion: Fusion, dataset: Dataset) -> None:
-        rows = TrainingRows.of_frame(dataset.train)
-        popularity = dataset.items["popularity"].to_numpy()
-        self._weight = fusion.adapter_weight
-        self._parts: list[tuple[float, Score]] = [
-            (weight, _heuristic(name, rows, popularity))
-            for name, weight in fusion.heuristics.items()
-        ]
-        self._parts += [
-            (weight, ModelScore(load_recommender(folder)))
-            for folder, weight in fusion.recommenders.items()
-        ]
-
-    def __call__(
-        self, history: Sequence[int], candidates: list[int], logps: np.ndarray
-    ) -> np.ndarray:
-        """Scores [k] of one user's candidates."""
-        fused = self._weight * standardised(logps[None])[0]
-        for weight, score in self._parts:
-            own = np.asarray(score([history], np.array([candidates])), dtype=np.float64)
-            fused = fused + weight * standardised(own)[0]
-        return np.asarray(fused)
-
-
-def _heuristic(name: str, rows: TrainingRows, popularity: np.ndarray) -> Score:
-    if name == "popularity":
-        return lambda histories, candidates: popularity[candidates].astype(np.float64)
-    fitted: Callable[..., np.ndarray] = replace(
-        fit_heuristic(name, rows, len(popularity)),  # type: ignore[arg-type]
-        popularity=popularity,
-    )
-    return fitted
 
 
 def _hint_inputs(dataset: Dataset) -> HintInputs:
