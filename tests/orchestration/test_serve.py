@@ -21,6 +21,9 @@ import psutil
 import pytest
 import yaml
 
+from raypo.config import ServeConfig, parse_config
+from raypo.orchestration.serve import start, stop
+
 pytestmark = pytest.mark.slow
 
 HISTORY = ["Film A0", "Film B1", "Film C2"]
@@ -147,6 +150,50 @@ def test_requests_survive_the_death_of_a_replica(url: str) -> None:
     while len(replicas()) < 2:  # Ray Serve starts another one
         assert time.monotonic() < deadline
         time.sleep(1)
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_adapters_change_and_replicas_come_and_go_without_a_restart(
+    runs: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(runs, tmp_path / "other")
+    broken = shutil.copytree(runs, tmp_path / "broken")
+    (broken / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+
+    def bring_up(*folders: Path) -> None:
+        sizes = {"most": 2, "cpus": 0.5, "target_ongoing": 1}
+        delays = {"upscale_delay_s": 0.5, "downscale_delay_s": 2}
+        values = {"runs": folders, "port": port, "replicas": sizes | delays}
+        start(parse_config(ServeConfig, values, "test"))
+
+    def models() -> dict:
+        return httpx.get(f"{url}/v1/models", timeout=60).json()
+
+    try:
+        bring_up(runs)
+        (before,) = replicas()
+        bring_up(runs, other, broken)
+        deadline = time.monotonic() + 60
+        while not (found := models())["refused"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert [one["id"] for one in found["data"]] == ["base", "sft", "other", "recommender"]
+        assert [one["id"] for one in found["refused"]] == ["broken"]
+        assert replicas() == [before]
+        counts = set()
+        deadline = time.monotonic() + 120
+        while 2 not in counts:  # as long as requests wait, a second replica is started
+            assert time.monotonic() < deadline
+            asyncio.run(_flood(url, 24))
+            counts.add(len(replicas()))
+        while len(replicas()) > 1:  # and ended when none do
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        assert counts == {1, 2}
+    finally:
+        stop()
 
 
 def test_strangers_are_kept_out(runs: Path) -> None:
