@@ -85,6 +85,7 @@ class _Replicas:
         self._handle, self._timeout_s = handle, timeout_s
         self._models: Models | None = None
         self._read_at = 0.0
+        self._reading = asyncio.Lock()
 
     async def rank(self, question: Question) -> Ranking:
         """See `Backend.rank`; a question whose replica dies is asked again."""
@@ -104,9 +105,15 @@ class _Replicas:
 
     async def models(self) -> Models:
         """See `Backend.models`."""
-        if self._models is None or time.monotonic() - self._read_at > _MODELS_KEPT_S:
-            found: Models = await self._handle.models.remote()
-            self._models, self._read_at = found, time.monotonic()
+        async with self._reading:  # one request asks for all that wait
+            if self._models is None or time.monotonic() - self._read_at > _MODELS_KEPT_S:
+                try:
+                    found: Models = await self._handle.models.remote()
+                except (BackPressureError, ray.exceptions.RayActorError):
+                    if self._models is None:
+                        raise Overloaded from None
+                else:
+                    self._models, self._read_at = found, time.monotonic()
         return self._models
 
 

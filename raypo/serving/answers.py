@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from raypo.config.serving import Limits
-from raypo.serving.backend import Backend, Overloaded, Refused
+from raypo.serving.backend import Backend, Models, Overloaded, Refused
 from raypo.serving.catalogue import Catalogue, Example, positions
 from raypo.serving.problems import ProblemError, wrong_field
 from raypo.serving.ranker import Question, Ranking
@@ -188,15 +188,28 @@ def _ranked_items(catalogue: Catalogue, ranking: Ranking) -> list[RankedItem]:
     return items
 
 
+async def list_models(service: Service) -> Models:
+    """The models that requests can ask for.
+
+    Raises:
+        ProblemError: too many requests wait.
+    """
+    try:
+        return await service.backend.models()
+    except Overloaded:
+        raise _too_busy() from None
+
+
+def _too_busy() -> ProblemError:
+    headers = {"Retry-After": str(_RETRY_SECONDS)}
+    return ProblemError(503, "too many requests wait", headers=headers)
+
+
 async def _ask(service: Service, question: Question) -> Ranking:
     try:
         return await service.backend.rank(question)
     except Overloaded:
-        raise ProblemError(
-            503,
-            "too many requests wait",
-            headers={"Retry-After": str(_RETRY_SECONDS)},
-        ) from None
+        raise _too_busy() from None
     except Refused as error:
         raise ProblemError(422, str(error)) from None
     except TimeoutError:
@@ -205,7 +218,7 @@ async def _ask(service: Service, question: Question) -> Ranking:
 
 
 async def _model(service: Service, name: str | None) -> str:
-    names = (await service.backend.models()).names
+    names = (await list_models(service)).names
     if name is None or name == "":
         return default_model(service, names)
     if name not in names:

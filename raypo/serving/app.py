@@ -80,7 +80,7 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/v1/models", dependencies=doors)
     async def models() -> ModelList:
         """The models that requests can ask for."""
-        found = await service.backend.models()
+        found = await answers.list_models(service)
         default = answers.default_model(service, found.names)
         return ModelList(
             data=[ModelEntry(id=name, default=name == default) for name in found.names],
@@ -115,7 +115,7 @@ def make_app(service: Service) -> FastAPI:
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether models are loaded."""
-        if not (await service.backend.models()).names:
+        if not (await answers.list_models(service)).names:
             raise ProblemError(503, "no model is loaded yet", headers={"Retry-After": "5"})
         return {"status": "ready"}
 

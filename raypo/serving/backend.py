@@ -42,4 +42,8 @@ class Backend(Protocol):
         """
 
     async def models(self) -> Models:
-        """The models that questions can ask for."""
+        """The models that questions can ask for.
+
+        Raises:
+            Overloaded: too many requests wait.
+        """
