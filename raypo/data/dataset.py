@@ -180,7 +180,8 @@ def load_training_data(folder: Path, validation_rows: int, seed: int) -> Trainin
 
 
 def _cold(items: pd.DataFrame) -> np.ndarray | None:
-    return items["cold"].to_numpy(dtype=bool) if "cold" in items else None
+    # A copy: what pandas gives may not be written to, of which torch warns.
+    return np.array(items["cold"], dtype=bool) if "cold" in items else None
 
 
 def _texts(items: pd.DataFrame) -> list[str] | None:
