@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
@@ -38,6 +39,10 @@ _TOKENIZER_FILES = (
     "*.model",
     "*.tiktoken",
 )
+
+
+# What PEFT and safetensors raise for files that are cut off, or of another model.
+_BROKEN = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError)
 
 
 def load_policy(config: PolicyConfig, model_folder: Path, seed: int) -> peft.PeftModel:
@@ -233,7 +238,7 @@ class AdapterScorer:
                 self._model = peft.PeftModel.from_pretrained(
                     self._model, folder, adapter_name=label, **options
                 )
-        except (RuntimeError, ValueError) as error:
+        except _BROKEN as error:
             if not is_wrapped:
                 self._model = self._base()  # layers of the adapter may be in it already
             elif label in self._model.peft_config:

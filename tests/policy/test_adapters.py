@@ -100,6 +100,9 @@ def test_an_adapter_that_does_not_fit_changes_nothing(policies, tmp_path, loaded
     (folders["two"] / "adapter_config.json").write_text(json.dumps(settings | {"r": 3}))
     with pytest.raises(InputError, match="two: does not fit the base model"):
         scorer.add("two", folders["two"])
+    (folders["two"] / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="two: does not fit the base model"):
+        scorer.add("two", folders["two"])
     with pytest.raises(InputError, match=r"adapter_config\.json is missing"):
         scorer.add("absent", tmp_path)
     for name in given:

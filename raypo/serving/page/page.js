@@ -173,7 +173,7 @@ function table(answer, other) {
   const made = element("table");
   made.append(element("caption", answer.model));
   const head = made.createTHead().insertRow();
-  const columns = ["", "Item", "LLM", "Recommender", "Popularity"];
+  const columns = ["", "Item", "LLM", "Recom\u00admender", "Popu\u00adlarity"];
   for (const [place, name] of columns.entries()) {
     head.append(element("th", name, { scope: "col", class: place === 4 ? "wide" : "" }));
   }
