@@ -16,7 +16,7 @@ from ray import serve
 from ray.serve.exceptions import BackPressureError
 
 from raypo.config import parse_config
-from raypo.config.serving import ServeConfig
+from raypo.config.serving import Batching, ServeConfig
 from raypo.orchestration.cluster import connect, silence_logs
 from raypo.serving.answers import Service
 from raypo.serving.app import make_app
@@ -34,13 +34,13 @@ _RETRY_AFTER_S = 0.2  # after a replica died
 class _Replica:
     """One base model with its adapters, which ranks the requests that wait together."""
 
-    def __init__(self, served: Served, config: ServeConfig) -> None:
+    def __init__(self, served: Served, batching: Batching, cpus: float) -> None:
         silence_logs()
-        torch.set_num_threads(max(1, int(config.replicas.cpus)))
-        self._ranker = Ranker(served, config.batching.users)
+        torch.set_num_threads(max(1, int(cpus)))
+        self._ranker = Ranker(served, batching.users)
         self._refused: dict[str, str] = {}
-        self.rank.set_max_batch_size(config.batching.users)
-        self.rank.set_batch_wait_timeout_s(config.batching.wait_s)
+        self.rank.set_max_batch_size(batching.users)
+        self.rank.set_batch_wait_timeout_s(batching.wait_s)
 
     async def reconfigure(self, given: dict[str, Any]) -> None:
         """Load and drop adapters, without a restart; one that is broken is refused."""
@@ -134,6 +134,7 @@ def application(config: ServeConfig, served: Served) -> serve.Application:
     """The interface and its replicas, not running yet."""
     sizes, limits = config.replicas, config.limits
     waiting = limits.queued if limits.queued else -1
+    without_adapters = replace(served, adapters={})
     replicas = serve.deployment(
         _Replica,
         name="replica",
@@ -147,7 +148,7 @@ def application(config: ServeConfig, served: Served) -> serve.Application:
             }
         },
         **_number_of_replicas(config),
-    ).bind(replace(served, adapters={}), config)
+    ).bind(without_adapters, config.batching, sizes.cpus)
     interface = serve.deployment(
         serve.ingress()(_Interface),
         name="interface",
@@ -175,8 +176,6 @@ def _number_of_replicas(config: ServeConfig) -> dict[str, Any]:
 
 def start(config: ServeConfig) -> Served:
     """Start serving, or bring what is served up to date; returns when it is ready.
-
-    Adapters alone are loaded and dropped without a restart.
 
     Raises:
         InputError: a setting or a run is wrong.
