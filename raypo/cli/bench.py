@@ -18,6 +18,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure raypo on this machin
 Output = Annotated[Path | None, typer.Option(help="CSV file to write beside the table.")]
 Model = Annotated[str, typer.Option(help="folder or built-in model")]
 Data = Annotated[Path | None, typer.Option(help="prepared data set; otherwise MovieLens-100K")]
+Adapter = Annotated[Path | None, typer.Option(help="PEFT folder; otherwise the base model")]
 Rounds = Annotated[int, typer.Option(help="rounds, of which the fastest counts", min=1)]
 
 
@@ -111,9 +112,7 @@ def policy(
 @bench_app.command("scorer")
 def scorer(
     model: Model = "smollm2-135m-instruct",
-    adapter: Annotated[
-        Path | None, typer.Option(help="PEFT folder; otherwise the base model")
-    ] = None,
+    adapter: Adapter = None,
     data: Data = None,
     users: Annotated[int, typer.Option(help="users per round")] = 8,
     candidates: Annotated[int, typer.Option(help="candidates per user")] = 20,
@@ -152,9 +151,7 @@ def scorer(
 @bench_app.command("serve")
 def serve(
     model: Model = "smollm2-135m-instruct",
-    adapter: Annotated[
-        Path | None, typer.Option(help="PEFT folder; otherwise the base model")
-    ] = None,
+    adapter: Adapter = None,
     data: Data = None,
     users: Annotated[int, typer.Option(help="users that ask, in turn")] = 200,
     candidates: Annotated[int, typer.Option(help="candidates per user")] = 20,

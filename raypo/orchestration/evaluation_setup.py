@@ -14,7 +14,6 @@ from raypo.config import EvaluateConfig, InputError
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
-from raypo.data.training_rows import TrainingRows
 from raypo.evaluation.answer_parsing import AnswerParser
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.models import Baseline, LanguageModels
@@ -156,10 +155,7 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
     policy, template = with_recorded_prompt(config.policy, adapters.values())
     hints = None
     if policy.hints != "none":
-        dataset.require_rows("train")
-        rows = TrainingRows.of_frame(dataset.train)
-        inputs = HintInputs(rows, dataset.num_items, dataset.fingerprint, dataset.cold)
-        hints = held_out_hints(policy, inputs)
+        hints = held_out_hints(policy, HintInputs.of(dataset))
     encoder = make_encoder(
         policy,
         folder,

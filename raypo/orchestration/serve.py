@@ -28,6 +28,7 @@ from raypo.serving.runs import Served, find_served
 
 APP = "raypo"
 _MODELS_KEPT_S = 2.0  # how long the interface takes the list of models for true
+_LOGGING = {"enable_access_log": False, "log_level": "WARNING"}
 _RETRY_AFTER_S = 0.2  # after a replica died
 
 
@@ -185,12 +186,12 @@ def start(config: ServeConfig) -> Served:
     connect()
     serve.start(
         http_options={"host": config.host, "port": config.port, "location": "HeadOnly"},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=_LOGGING,
     )
     serve.run(
         application(config, served),
         name=APP,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=_LOGGING,
     )
     return served
 

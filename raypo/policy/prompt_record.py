@@ -54,8 +54,12 @@ class PromptRecord(BaseConfig):
 def prompt_record(policy: PolicyConfig, template: str) -> PromptRecord:
     """The record of a policy whose hints are settled (`with_recorded_prompt`)."""
     values = {name: getattr(policy, name) for name in _SETTINGS}
-    settled = {"hints": policy.hints or "none", "item_text": bool(policy.item_text)}
-    return PromptRecord(template=template, **values | settled)
+    return PromptRecord(template=template, **values | _settled(policy))
+
+
+def _settled(policy: PolicyConfig) -> dict[str, Any]:
+    """Settings that no adapter gave: what is not set is off."""
+    return {"hints": policy.hints or "none", "item_text": bool(policy.item_text)}
 
 
 def write_prompt_record(adapter: Path, record: PromptRecord) -> None:
@@ -101,8 +105,7 @@ def with_recorded_prompt(
         if folder is not None and record is not None:
             records[folder] = record
     if not records:
-        settled = {"hints": policy.hints or "none", "item_text": bool(policy.item_text)}
-        return policy.model_copy(update=settled), None
+        return policy.model_copy(update=_settled(policy)), None
     first, record = next(iter(records.items()))
     for folder, other in records.items():
         if _prompts(other, policy) != _prompts(record, policy):

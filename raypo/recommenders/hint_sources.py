@@ -14,6 +14,7 @@ from raypo.config import InputError, PolicyConfig
 from raypo.config.data import FoldsConfig
 from raypo.data.candidates import num_unseen, sample_unseen
 from raypo.data.conditional_logit import fit_conditional_logit, standardised
+from raypo.data.dataset import Dataset
 from raypo.data.folds import (
     SEEN_BY_ALL,
     fitted_rows,
@@ -68,6 +69,17 @@ class HintInputs:
     num_items: int
     fingerprint: str
     cold: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> HintInputs:
+        """What sources read of a data set.
+
+        Raises:
+            InputError: it has no training rows.
+        """
+        dataset.require_rows("train")
+        rows = TrainingRows.of_frame(dataset.train)
+        return cls(rows, dataset.num_items, dataset.fingerprint, dataset.cold)
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class RecommenderHints:
     ) -> UserHints:
         ordered = np.where(known, scores, -np.inf)  # what is not known comes last
         if self.kind == "rank":
-            ranks = np.where(known, [_ranks(own) for own in ordered], 0)
+            ranks = np.where(known, [ranks_of(own) for own in ordered], 0)
             marks = [" ".join(str(rank or UNKNOWN) for rank in own) + ":" for own in ranks.T]
             return UserHints(marks=marks)
         if self.kind == "order":
@@ -226,10 +226,10 @@ def label_of(folder: Path, kind: str) -> str:
     )
 
 
-def _ranks(scores: np.ndarray) -> np.ndarray:
+def ranks_of(scores: np.ndarray | Sequence[float]) -> np.ndarray:
     """Rank [k] of each candidate from 1, the first of equal scores first."""
     ranks = np.empty(len(scores), dtype=np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    ranks[np.argsort(-np.asarray(scores), kind="stable")] = np.arange(1, len(scores) + 1)
     return ranks
 
 

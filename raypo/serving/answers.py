@@ -12,8 +12,9 @@ import numpy as np
 from scipy.special import softmax
 
 from raypo.config.serving import Limits
+from raypo.recommenders.hints import ranks_of
 from raypo.serving.backend import Backend, Models, Overloaded, Refused
-from raypo.serving.catalogue import Catalogue, Example, positions
+from raypo.serving.catalogue import Catalogue, Example
 from raypo.serving.problems import ProblemError, wrong_field
 from raypo.serving.ranker import Question, Ranking
 from raypo.serving.schemas import (
@@ -72,7 +73,7 @@ async def recommend(service: Service, body: RecommendRequest) -> RankResponse:
     answer = await ranked(
         service,
         body.model,
-        body.history,
+        history,
         None,
         retrieved=max(body.k, service.retrieved),
         excluded=excluded,
@@ -84,7 +85,7 @@ async def recommend(service: Service, body: RecommendRequest) -> RankResponse:
 async def ranked(
     service: Service,
     model: str | None,
-    history: Sequence[str],
+    history: tuple[int, ...],
     candidates: tuple[int, ...] | None,
     retrieved: int = 1,
     excluded: tuple[int, ...] = (),
@@ -95,7 +96,7 @@ async def ranked(
     Args:
         service: what to ask.
         model: its name; None is the default one.
-        history: ids or titles, oldest first.
+        history: item numbers, oldest first.
         candidates: item numbers; None has the recommender retrieve them.
         retrieved: how many it retrieves.
         excluded: item numbers that it does not retrieve.
@@ -107,7 +108,7 @@ async def ranked(
     started = time.perf_counter()
     question = Question(
         await _model(service, model),
-        resolve_items(service, history, "history", service.limits.history),
+        history,
         candidates,
         retrieved,
         excluded,
@@ -162,9 +163,9 @@ async def rerank(service: Service, body: RerankRequest) -> RerankResponse:
 
 def _ranked_items(catalogue: Catalogue, ranking: Ranking) -> list[RankedItem]:
     """The candidates, the best first."""
-    ranks = positions(ranking.scores)
+    ranks = ranks_of(ranking.scores)
     recommended, logps = (
-        [] if scores is None else positions(scores).tolist()
+        [] if scores is None else ranks_of(scores).tolist()
         for scores in (ranking.recommended, ranking.logps)
     )
     items = []

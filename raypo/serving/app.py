@@ -69,7 +69,10 @@ def make_app(service: Service) -> FastAPI:
             candidates = answers.resolve_items(
                 service, body.candidates, "candidates", service.limits.candidates
             )
-            return await answers.ranked(service, body.model, body.history, candidates)
+            history = answers.resolve_items(
+                service, body.history, "history", service.limits.history
+            )
+            return await answers.ranked(service, body.model, history, candidates)
 
     @app.post("/v1/rerank", dependencies=doors)
     async def rerank(body: RerankRequest) -> RerankResponse:

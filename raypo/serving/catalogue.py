@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,11 +117,3 @@ def _place(title: str, wanted: str) -> int:
     if title.startswith(wanted):
         return 0 if title == wanted else 1
     return 2 if f" {wanted}" in title else 3
-
-
-def positions(order: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Rank [k] from 1 of each score, the first of equal scores first."""
-    scores = np.asarray(order, dtype=np.float64)
-    ranks = np.empty(len(scores), dtype=np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks

@@ -17,9 +17,8 @@ import torch
 
 from raypo.assets import resolve_model
 from raypo.config import InputError, PolicyConfig
-from raypo.data.dataset import Dataset, load_dataset
+from raypo.data.dataset import load_dataset
 from raypo.data.tokenisation import EncodedUsers, Encoder, make_encoder
-from raypo.data.training_rows import TrainingRows
 from raypo.policy.adapters import AdapterScorer, check_adapter
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.policy.scoring import score_responses
@@ -151,7 +150,7 @@ class Ranker:
         if key not in self._by_prompt:
             hints = None
             if policy.hints != "none":
-                hints = held_out_hints(policy, _hint_inputs(self._dataset))
+                hints = held_out_hints(policy, HintInputs.of(self._dataset))
             self._by_prompt[key] = make_encoder(
                 policy,
                 self._folder,
@@ -301,9 +300,3 @@ class Ranker:
                 users.is_pointwise,
             )
         return np.asarray(logps.numpy(), dtype=np.float64)
-
-
-def _hint_inputs(dataset: Dataset) -> HintInputs:
-    dataset.require_rows("train")
-    rows = TrainingRows.of_frame(dataset.train)
-    return HintInputs(rows, dataset.num_items, dataset.fingerprint, dataset.cold)
