@@ -145,13 +145,14 @@ def _fusion(folder: Path, adapters: dict[str, Path | None]) -> Fusion | None:
     """The newest fusion of one of these adapters; None if there is none."""
     for run in _all_newest(folder, _FUSED, "fusion.json"):
         weights = read_json(run / "fusion.json")["weights"]
-        models = {name: _model_of(local_path(of)) for name, of in _settings(run)["runs"].items()}
+        runs = {name: local_path(of) for name, of in _settings(run)["runs"].items()}
+        models = {name: _model_of(evaluated) for name, evaluated in runs.items()}
         language = {name: model for name, model in models.items() if "adapter" in model}
         if len(language) != 1 or set(weights) != set(models):
             continue  # without a language model, with several, or with weights for new items
         ((llm, model),) = language.items()
         adapter = local_path(model["adapter"])
-        if adapter not in adapters.values():
+        if adapter not in adapters.values() or not _is_served(llm_run=runs[llm], models=models):
             continue
         kinds = [(model, weights[name]) for name, model in models.items()]
         return Fusion(
@@ -165,6 +166,16 @@ def _fusion(folder: Path, adapters: dict[str, Path | None]) -> Fusion | None:
             },
         )
     return None
+
+
+def _is_served(llm_run: Path, models: dict[str, dict[str, str]]) -> bool:
+    """Whether the weights are of scores that a server computes.
+
+    It sums log-probs, which weights of log-probs per token do not fit, and draws nothing at random.
+    """
+    file = llm_run / "evaluated.json"
+    per_token = file.exists() and bool(read_json(file).get("length_normalised"))
+    return not per_token and all(model.get("heuristic") != "random" for model in models.values())
 
 
 def _model_of(evaluated: Path) -> dict[str, str]:

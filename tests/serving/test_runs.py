@@ -78,6 +78,17 @@ def test_a_fusion_of_another_adapter_is_not_served(pipeline: Path) -> None:
     assert found.fusion is None
 
 
+def test_weights_of_scores_that_a_server_does_not_compute_are_not_served(pipeline: Path) -> None:
+    evaluated = pipeline / "evaluate-1" / "aligned"
+    evaluated.mkdir()
+    (evaluated / "evaluated.json").write_text('{"length_normalised": true}')
+    assert find_served([pipeline]).fusion is None
+    (evaluated / "evaluated.json").write_text('{"length_normalised": false}')
+    assert find_served([pipeline]).fusion is not None
+    (pipeline / "evaluate-knn" / "config.yaml").write_text("heuristic: random")
+    assert find_served([pipeline]).fusion is None
+
+
 def test_single_trainings_have_their_folders_names(tmp_path: Path) -> None:
     one = training(tmp_path / "a" / "napo", policy={"hints_recommender": ["item-knn", "/rec"]})
     other = training(tmp_path / "b" / "napo")
