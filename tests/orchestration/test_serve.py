@@ -93,9 +93,10 @@ def test_a_request_is_answered_by_every_model(url: str) -> None:
 def test_a_published_client_of_rerank_services_works(url: str) -> None:
     import cohere
 
-    client = cohere.Client("any", base_url=url)
     documents = ["Film D3", "Film E4", "Film F5"]
-    answer = client.rerank(model="sft", query="\n".join(HISTORY), documents=documents, top_n=2)
+    with httpx.Client(timeout=60) as connection:
+        client = cohere.Client("any", base_url=url, httpx_client=connection)
+        answer = client.rerank(model="sft", query="\n".join(HISTORY), documents=documents, top_n=2)
     assert len(answer.results) == 2
     ranked = httpx.post(
         f"{url}/v1/rank", json={"history": HISTORY, "candidates": documents}, timeout=60
