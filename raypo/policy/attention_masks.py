@@ -58,10 +58,9 @@ def _masks_of(
     packed: PackedResponses, block: Block, window: int | None, dtype: torch.dtype
 ) -> _BlockMasks:
     columns = slice(block.start, block.end)
-    segments, positions = packed.segments[block.row, columns], packed.positions[block.row, columns]
-    index = torch.arange(block.length, device=segments.device)
-    visible = (segments == 0) | (segments == segments[:, None])
-    visible &= index <= index[:, None]
+    ends, positions = packed.ends[block.row, columns], packed.positions[block.row, columns]
+    index = torch.arange(block.start, block.end, device=ends.device)
+    visible = (index <= index[:, None]) & (index[:, None] < ends)
     if window is not None:
         visible &= positions > positions[:, None] - window
     additive = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
@@ -74,12 +73,10 @@ def _masks_of(
 def _flex_mask(packed: PackedResponses, window: int | None) -> BlockMask:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    segments, users, positions = packed.segments, packed.users, packed.positions
+    ends, positions = packed.ends, packed.positions
 
     def is_visible(row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        same_user = users[row, q] == users[row, k]
-        own = (segments[row, k] == 0) | (segments[row, k] == segments[row, q])
-        visible = same_user & own & (q >= k)
+        visible = (k <= q) & (q < ends[row, k])
         if window is not None:
             visible = visible & (positions[row, k] > positions[row, q] - window)
         return visible

@@ -1,11 +1,11 @@
-"""Shared-prefix packing: a prompt once, followed by all of its responses; users side by side.
+"""Shared-prefix packing: a prompt once, followed by the tree of its responses; users side by side.
 
-A user's block is: prompt, response 1, ..., response m. Each response attends to the prompt and to
-itself alone, and its positions continue where the prompt ends, so that its log-probs are those of
-the plain sequence prompt + response. A response's last token is predicted but never read, so it is
-not in the row. The prompt's last token predicts the first token of every response. Blocks of
-different lengths share a row up to a token budget, so that rows hold little padding; no block is
-split, and none attends to another.
+A user's block is the prompt and then its responses, of which every common prefix is there once
+(`response_tree`). A token attends to the prompt and to its ancestors in the tree, and its position
+continues where the prompt ends, so that log-probs are those of the plain sequence prompt +
+response. A response's last token is predicted but never read, so it is not in the row, unless
+another response goes on after it. Blocks of different lengths share a row up to a token budget, so
+that rows hold little padding; no block is split, and none attends to another.
 
 Shapes: B users, M responses per user, R rows, T row length, S columns that predict a token, N
 predicted tokens in total.
@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from raypo.policy.response_tree import response_tree
 
 _PADDING = -1
 
@@ -55,7 +57,9 @@ class PackedResponses:
     Attributes:
         tokens: [R, T] token ids.
         positions: [R, T] position ids; those of a response continue from its prompt.
-        segments: [R, T] 0 for the prompt, 1..M for the response, -1 for padding.
+        ends: [R, T] one past the last column that attends to the token: the block's end for the
+            prompt, the end of what follows it in the tree for a response's token. Column q attends
+            to column k where k <= q < ends[k].
         users: [R, T] index of the user, -1 for padding.
         sources: [S] flat columns (row * T + column) whose hidden state predicts a token.
         source_of: [N] index into `sources` of the column that predicts the token, ascending.
@@ -71,7 +75,7 @@ class PackedResponses:
 
     tokens: Tensor
     positions: Tensor
-    segments: Tensor
+    ends: Tensor
     users: Tensor
     sources: Tensor
     source_of: Tensor
@@ -170,7 +174,7 @@ def pack_responses(
                 sources.append(number * width + start + column)
             filled["tokens"] += user.tokens
             filled["positions"] += user.positions
-            filled["segments"] += user.segments
+            filled["ends"] += [start + end for end in user.ends]
             filled["users"] += [index] * len(user.tokens)
             prompt = len(prompts[index])
             first = prompt + len(responses[index][0]) - 1
@@ -180,8 +184,8 @@ def pack_responses(
     marker_columns, marker_features = _markers(markers, blocks, rows, width)
     return PackedResponses(
         **{
-            name: _pad(columns[name], width, pad_token_id if fill is None else fill)
-            for name, fill in _FILLS.items()
+            name: _pad(columns[name], width, fill)
+            for name, fill in (_FILLS | {"tokens": pad_token_id, "ends": width}).items()
         },
         sources=torch.tensor(sources),
         source_of=torch.tensor(source_of),
@@ -226,29 +230,26 @@ def _markers(
     return torch.tensor(columns, dtype=torch.long), torch.from_numpy(features)
 
 
-# Value of padding in each [R, T] tensor; None is the padding token.
-_FILLS = {"tokens": None, "positions": 0, "segments": _PADDING, "users": _PADDING}
+# Value of padding in each [R, T] tensor; tokens and ends depend on the batch.
+_FILLS = {"tokens": 0, "positions": 0, "ends": 0, "users": _PADDING}
 
 
 @dataclass(frozen=True)
 class _User:
     tokens: list[int]
     positions: list[int]
-    segments: list[int]
+    ends: list[int]  # relative to the block
     predictions: list[tuple[int, list[tuple[int, int]]]]  # column -> (response, token) predicted
 
 
 def _user(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _User:
-    tokens, positions, segments = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-    firsts = [(index, response[0]) for index, response in enumerate(responses)]
-    predictions = [(len(prompt) - 1, firsts)]
-    for index, response in enumerate(responses):
-        for offset in range(len(response) - 1):
-            predictions.append((len(tokens), [(index, response[offset + 1])]))
-            tokens.append(response[offset])
-            positions.append(len(prompt) + offset)
-            segments.append(index + 1)
-    return _User(tokens, positions, segments, predictions)
+    tree, p = response_tree(responses), len(prompt)
+    return _User(
+        tokens=[*prompt, *tree.tokens],
+        positions=[*range(p), *(p + depth for depth in tree.depths)],
+        ends=[p + len(tree.tokens)] * p + [p + end for end in tree.ends],
+        predictions=[(p + node, predicted) for node, predicted in tree.predictions],
+    )
 
 
 def _first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:

@@ -26,7 +26,7 @@ def test_recomputed_layers_change_nothing(name, recompute):
 def test_layers_are_recomputed_in_proportion_to_the_additional_tokens():
     one = pack_responses([[1] * 20], [[[2] * 6]], pad_token_id=0)
     assert num_recomputed_layers(30, one) == 0
-    many = pack_responses([[1] * 20], [[[2] * 6] * 16], pad_token_id=0)
+    many = pack_responses([[1] * 20], [[[number] * 6 for number in range(16)]], pad_token_id=0)
     # 25 tokens with one response, 100 with all: 1.15 * 25 of 100 may keep their activations.
     assert (many.num_first_tokens, many.num_tokens) == (25, 100)
     assert num_recomputed_layers(30, many) == math.ceil(30 * (1 - 1.15 * 0.25)) == 22

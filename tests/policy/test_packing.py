@@ -23,25 +23,55 @@ def users(draw):
 def test_every_user_is_in_one_row_with_every_token_once(batch, budget, multiple):
     prompts, responses = batch
     packed = pack_responses(prompts, responses, 0, budget, multiple)
-    lengths = [
-        len(prompt) + sum(len(answer) - 1 for answer in answers)
-        for prompt, answers in zip(prompts, responses, strict=True)
+    prefixes = [
+        sorted({tuple(answer[:end]) for answer in answers for end in range(1, len(answer))})
+        for answers in responses
     ]
+    lengths = [len(prompt) + len(own) for prompt, own in zip(prompts, prefixes, strict=True)]
     assert packed.num_tokens == sum(lengths)
     assert sorted(block.length for block in packed.blocks) == sorted(lengths)
     assert packed.tokens.shape[1] % multiple == 0
-    assert (packed.segments >= 0).sum() == packed.num_tokens
+    assert (packed.users >= 0).sum() == packed.num_tokens
     for user, prompt in enumerate(prompts):
         rows, columns = (packed.users == user).nonzero(as_tuple=True)
         assert len(set(rows.tolist())) == 1
         assert columns.tolist() == list(range(columns[0], columns[0] + lengths[user]))
-        own = packed.tokens[rows[0], columns].tolist()
-        rest = [token for answer in responses[user] for token in answer[:-1]]
-        assert own == [*prompt, *rest]
+        assert_reads_its_prefixes(packed, rows[0], columns.tolist(), prompts[user], prefixes[user])
     if budget is not None:
         filled = (packed.users >= 0).sum(dim=1).tolist()
         alone = [len(set(row.tolist()) - {-1}) == 1 for row in packed.users]
         assert all(count <= budget or one for count, one in zip(filled, alone, strict=True))
+
+
+def assert_reads_its_prefixes(packed, row, columns, prompt, prefixes):
+    """What each column attends to, itself included, is the prompt and one of the prefixes."""
+    tokens, ends = packed.tokens[row], packed.ends[row]
+    read = []
+    for column in columns:
+        seen = [k for k in range(column + 1) if column < ends[k]]
+        read.append(tuple(tokens[seen].tolist()))
+        assert packed.positions[row, column] == len(seen) - 1
+    assert read[: len(prompt)] == [tuple(prompt[: end + 1]) for end in range(len(prompt))]
+    assert sorted(one[len(prompt) :] for one in read[len(prompt) :]) == prefixes
+
+
+@settings(max_examples=100, deadline=None)
+@given(users())
+def test_every_token_is_predicted_after_what_comes_before_it(batch):
+    prompts, responses = batch
+    packed = pack_responses(prompts, responses, 0)
+    assert packed.source_of.tolist() == sorted(packed.source_of.tolist())
+    found = [[[] for _ in own] for own in responses]
+    for source, token, flat in zip(
+        packed.source_of.tolist(), packed.targets.tolist(), packed.response_of.tolist(), strict=True
+    ):
+        user, response = divmod(flat, len(responses[0]))
+        column = int(packed.sources[source])
+        seen = [k for k in range(column + 1) if column < packed.ends[0, k]]
+        before = packed.tokens[0, seen].tolist()
+        assert before == prompts[user] + found[user][response]
+        found[user][response].append(token)
+    assert found == responses
 
 
 @settings(max_examples=50, deadline=None)

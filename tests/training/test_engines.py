@@ -178,9 +178,12 @@ def test_ranks_with_other_numbers_of_tokens_end_with_the_same_weights(results, n
 )
 def test_engines_take_the_same_steps(results, name, plain, tolerance):
     for ours, expected in zip(results(name), results(plain), strict=True):
-        assert ours["losses"] == pytest.approx(expected["losses"], rel=tolerance)
+        # Only the first step has the same weights to the bit. Adam's first steps are nearly signs
+        # of gradients, and each CPU's kernels round small bfloat16 gradients to another sign.
+        later = tolerance if tolerance < 1e-3 else max(tolerance, 0.01)
+        assert ours["losses"][0] == pytest.approx(expected["losses"][0], rel=tolerance)
+        assert ours["losses"] == pytest.approx(expected["losses"], rel=later)
         # Before clipping: gradients of these losses are far above the norm of 1 that is clipped to.
-        # Only the first step has the same weights to the bit in bfloat16.
         assert ours["norms"][0] == pytest.approx(expected["norms"][0], rel=10 * tolerance)
         assert min(ours["norms"]) > 5
 
