@@ -40,6 +40,7 @@ for command in (
     pipeline.demo,
     pipeline.report,
     serve,
+    stages.prompts,
     stages.show,
     stages.objectives,
 ):

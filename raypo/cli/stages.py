@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,15 @@ def evaluate(config: ConfigFile = None, overrides: Overrides = None) -> None:
     from raypo.orchestration.evaluate import evaluate as action
 
     run_stage("evaluate", configs.EvaluateConfig, config, overrides, action)
+
+
+def prompts(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Print what a policy reads of held-out rows, one JSON object on each line."""
+    parsed = configs.load_config(configs.PromptsConfig, config, overrides or [])
+    from raypo.orchestration.prompts import prompts as action
+
+    for one in action(parsed):
+        print(json.dumps(one, ensure_ascii=False))
 
 
 def fuse(config: ConfigFile = None, overrides: Overrides = None) -> None:

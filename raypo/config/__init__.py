@@ -8,7 +8,13 @@ from raypo.config.data import (
     RecommenderConfig,
     RecommenderSettings,
 )
-from raypo.config.evaluation import EngineConfig, EvaluateConfig, EvaluateSettings, ScorerConfig
+from raypo.config.evaluation import (
+    EngineConfig,
+    EvaluateConfig,
+    EvaluateSettings,
+    PromptsConfig,
+    ScorerConfig,
+)
 from raypo.config.fusion import FuseConfig, FuseSettings
 from raypo.config.loading import dump_config, load_config, parse_config
 from raypo.config.objective import ObjectiveConfig
@@ -52,6 +58,7 @@ __all__ = [
     "PolicySettings",
     "PrepareConfig",
     "PrepareSettings",
+    "PromptsConfig",
     "RecommenderConfig",
     "RecommenderSettings",
     "ScorerConfig",

@@ -98,3 +98,15 @@ class EvaluateConfig(EvaluateSettings, StageFolders):
     heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
         None, description="evaluate this heuristic baseline instead"
     )
+
+
+class PromptsConfig(BaseConfig):
+    """`raypo prompts`: what a policy reads of held-out rows."""
+
+    data: LocalPath = Field(description="prepared data set")
+    policy: PolicyConfig = Field(
+        PolicyConfig(), description="prompts are those that its adapter was trained with"
+    )
+    split: Literal["validation", "test"] = "test"
+    max_rows: PositiveInt | None = Field(3, description="rows drawn from the split; null is all")
+    seed: NonNegativeInt = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from raypo.assets import resolve_model
-from raypo.config import EvaluateConfig, InputError
+from raypo.config import EvaluateConfig, InputError, PolicyConfig
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
@@ -152,18 +153,8 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
         heuristic, seed = config.heuristic, config.seed
         return Baseline(lambda rows: heuristic_scores(heuristic, dataset, rows, seed))
     folder, adapters = resolve_model(config.policy.model), _adapters(config)
-    policy, template = with_recorded_prompt(config.policy, adapters.values())
-    hints = None
-    if policy.hints != "none":
-        hints = held_out_hints(policy, HintInputs.of(dataset))
-    encoder = make_encoder(
-        policy,
-        folder,
-        dataset.titles,
-        _context(config),
-        hints,
-        template,
-        texts=dataset.given_texts,
+    policy, encoder = recorded_encoder(
+        config.policy, folder, adapters.values(), dataset, _context(config)
     )
     generated = {"generate", "constrained"} & set(config.answers)
     if encoder.is_pointwise and generated:
@@ -174,6 +165,36 @@ def _resolve_models(config: EvaluateConfig, dataset: Dataset) -> LanguageModels 
     if "constrained" in config.answers:
         encoder = _with_room_for_constrained(encoder, config.engine.max_model_len)
     return LanguageModels(folder, adapters, policy, encoder)
+
+
+def recorded_encoder(
+    policy: PolicyConfig,
+    model_folder: Path,
+    adapters: Iterable[Path | None],
+    dataset: Dataset,
+    context: int | None = None,
+) -> tuple[PolicyConfig, Encoder]:
+    """The policy with the prompt that its adapters were trained with, and its encoder.
+
+    Args:
+        policy: settings of a user.
+        model_folder: folder of the base model.
+        adapters: PEFT folders; None is the base model.
+        dataset: whose held-out rows are encoded.
+        context: as of `make_encoder`.
+
+    Raises:
+        InputError: adapters were trained with different prompts, or hints cannot be made.
+    """
+    policy, template = with_recorded_prompt(policy, adapters)
+    hints = None
+    if policy.hints != "none":
+        hints = held_out_hints(policy, HintInputs.of(dataset))
+    texts = dataset.given_texts
+    encoder = make_encoder(
+        policy, model_folder, dataset.titles, context, hints, template, texts=texts
+    )
+    return policy, encoder
 
 
 def _with_room_for_constrained(encoder: Encoder, max_model_len: int) -> Encoder:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from raypo.policy import dense_attention
-from raypo.policy.attention_masks import Kernel, Layout
+from raypo.policy.attention_masks import AfterPrompt, Kernel, Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -105,7 +105,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    packed_layout: Layout | None = None,
+    packed_layout: Layout | AfterPrompt | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
@@ -123,7 +123,8 @@ def packed_attention(
         dropout: must be 0 with a layout: log-probs of a randomly masked network are not those of
             the policy.
         scaling: factor of the products; None is D ** -0.5.
-        packed_layout: layout of the packed rows; None is plain SDPA.
+        packed_layout: layout of the packed rows, or of one row behind a cached prompt; None is
+            plain SDPA.
         sliding_window: positions that a query sees back, itself included.
         softcap: limits the products by a tanh (Gemma 2).
         kwargs: further arguments of the interface. With a layout, only those that change nothing.
@@ -137,6 +138,8 @@ def packed_attention(
     if dropout:
         raise ValueError(f"attention dropout {dropout}: packed log-probs need it at 0")
     _check_arguments(kwargs)
+    if isinstance(packed_layout, AfterPrompt):
+        return _after_prompt(packed_layout, heads), None
     if packed_layout.kernel == "flex":
         return _flex(packed_layout, heads).transpose(1, 2).contiguous(), None
     return _blocks(packed_layout, heads), None
@@ -238,6 +241,15 @@ def _blocks(layout: Layout, heads: _Heads) -> Tensor:
     filled = [pad(row, (0, 0, 0, width - row.shape[2])) for row in joined]
     whole = torch.cat(filled) if len(filled) > 1 else filled[0]
     return whole.transpose(1, 2).contiguous()
+
+
+def _after_prompt(layout: AfterPrompt, heads: _Heads) -> Tensor:
+    """Attention [1, C, H, D] of a tree's columns to the prompt and to themselves."""
+    heads = heads.repeated()
+    attend = scaled_dot_product_attention if heads.softcap is None else _capped(heads.softcap)
+    mask = layout.mask(heads.window, heads.query.dtype)
+    attended = attend(heads.query, heads.key, heads.value, attn_mask=mask, scale=heads.scaling)
+    return attended.transpose(1, 2).contiguous()
 
 
 def _capped(softcap: float) -> Callable[..., Tensor]:

@@ -54,6 +54,37 @@ class Layout:
         return self._flex_masks[window]
 
 
+@dataclass
+class AfterPrompt:
+    """C columns of a tree that stand behind a prompt, whose keys and values are cached.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        depths: [C] tokens between the prompt and each column's.
+        ends: [C] one past the last column that attends to each.
+    """
+
+    prompt: int
+    depths: Tensor
+    ends: Tensor
+    _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Additive mask [C, p + C]; arguments as of `Layout.block_masks`."""
+        key = (window, dtype)
+        if key not in self._masks:
+            index = torch.arange(len(self.ends), device=self.ends.device)
+            own = (index <= index[:, None]) & (index[:, None] < self.ends)
+            visible = torch.cat([own.new_ones(len(own), self.prompt), own], dim=1)
+            if window is not None:
+                before = torch.arange(self.prompt, device=index.device)
+                positions = torch.cat([before, self.prompt + self.depths])
+                visible &= positions > self.prompt + self.depths[:, None] - window
+            additive = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+            self._masks[key] = additive.masked_fill_(~visible, float("-inf"))
+        return self._masks[key]
+
+
 def _masks_of(
     packed: PackedResponses, block: Block, window: int | None, dtype: torch.dtype
 ) -> _BlockMasks:

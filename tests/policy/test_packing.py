@@ -32,7 +32,7 @@ def test_every_user_is_in_one_row_with_every_token_once(batch, budget, multiple)
     assert sorted(block.length for block in packed.blocks) == sorted(lengths)
     assert packed.tokens.shape[1] % multiple == 0
     assert (packed.users >= 0).sum() == packed.num_tokens
-    for user, prompt in enumerate(prompts):
+    for user in range(len(prompts)):
         rows, columns = (packed.users == user).nonzero(as_tuple=True)
         assert len(set(rows.tolist())) == 1
         assert columns.tolist() == list(range(columns[0], columns[0] + lengths[user]))
