@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
 from raypo.config.paths import LocalPath, StageFolders
-from raypo.config.policy import PolicyConfig, PolicySettings
+from raypo.config.policy import HintSources, PolicyConfig, PolicySettings
+
+CatalogueScope = Annotated[str, StringConstraints(pattern=r"^(all|retrieved:[1-9][0-9]*)$")]
 
 
 class EngineConfig(BaseConfig):
@@ -40,6 +42,9 @@ class ScorerConfig(BaseConfig):
     workers: PositiveInt = 2
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     batch_size: PositiveInt = Field(4, description="users per forward pass")
+    token_budget: PositiveInt = Field(
+        1024, description="with catalogue=all: tokens of titles per forward pass"
+    )
     max_model_len: PositiveInt = Field(1024, description="of vLLM: prompt and candidate together")
     kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")
 
@@ -59,6 +64,21 @@ class EvaluateSettings(BaseConfig):
     )
 
     policy: PolicySettings = PolicySettings()
+    catalogue: CatalogueScope | None = Field(
+        None,
+        description="rank the whole catalogue in place of each row's candidates: `all` of it, or "
+        "`retrieved:K`, the K items that retrievers find; answers are likelihoods then",
+    )
+    retrievers: HintSources | None = Field(
+        None,
+        description="run folders of recommenders, or popularity, item-knn, markov-chain; several "
+        "give their best in turn",
+    )
+    rank_seen: bool | None = Field(
+        None,
+        description="with catalogue: rank items of the history too; null does where a target of "
+        "training is in its own history",
+    )
     answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
         "generate",
         "likelihood",

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from raypo.config.base import BaseConfig, Fraction, PositiveFloat, PositiveInt
 from raypo.config.paths import LocalPath, path_unless, uri_or_name
 
-BUILT_IN_PROMPTS = ("ranking", "chatrec", "tallrec")
+BUILT_IN_PROMPTS = ("ranking", "chatrec", "tallrec", "history")
 HINT_HEURISTICS = ("popularity", "item-knn", "markov-chain")
 HintKind = Literal["none", "rank", "order", "vector"]
 HintFeature = Literal["item", "score", "popularity"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from raypo.config import InputError
 from raypo.data.hints import Markers
-from raypo.data.prompts import render
+from raypo.data.prompts import lists_candidates, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ def warn_about_other_tokens(
     _warned.add(key)
     step = max(1, len(titles) // _CHECKED_TITLES)
     checked = list(titles[::step][:_CHECKED_TITLES])
-    for where in ("history", "candidates"):
+    for where in ("history", "candidates") if lists_candidates(template) else ("history",):
         # The first title of a list stands where the template puts it, the second after a mark.
         other = [title for title in checked if _count(tokenizer, template, title, where) < 2]
         if other:

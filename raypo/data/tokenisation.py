@@ -11,7 +11,13 @@ import numpy as np
 
 from raypo.config import InputError, PolicyConfig
 from raypo.data.hints import Hints, Markers, UserHints
-from raypo.data.prompts import is_pointwise, load_template, render, render_pointwise
+from raypo.data.prompts import (
+    is_pointwise,
+    lists_candidates,
+    load_template,
+    render,
+    render_pointwise,
+)
 from raypo.data.title_tokens import (
     CANDIDATE_MARKER,
     HISTORY_MARKER,
@@ -260,11 +266,17 @@ def make_encoder(
         texts: text of item i at position i, for `policy.item_text`; None if there are none.
 
     Raises:
-        InputError: the longest title does not fit the context, or there are no texts to show.
+        InputError: the longest title does not fit the context, there are no texts to show, or no
+            list that hints could stand in.
     """
     check_texts(policy, texts)
     tokenizer = load_tokenizer(model_folder)
     template = load_template(policy.prompt) if template is None else template
+    if policy.hints in ("rank", "order") and not lists_candidates(template):
+        raise InputError(
+            f"policy.hints={policy.hints}: stand in the list of candidates, which the prompt "
+            "template does not have"
+        )
     if not is_pointwise(template):
         warn_about_other_tokens(tokenizer, template, titles)
     shown = texts if policy.item_text else None

@@ -103,7 +103,7 @@ def resolve_evaluation(config: EvaluateConfig) -> Evaluation:
     dataset = load_dataset(config.data)
     if config.split != "test":
         dataset.require_rows(config.split)
-    if config.heuristic not in (None, "random"):
+    if config.heuristic not in (None, "random") or config.catalogue is not None:
         dataset.require_rows("train")
     models = _resolve_models(config, dataset)
     open_run(config.output, config)
@@ -232,6 +232,9 @@ def _inputs(
                 inputs[f"adapter {name!r}" if name else "adapter"] = adapter_hash(folder)
     elif config.recommender is not None:
         inputs["recommender"] = weights_hash(config.recommender)
+    for source in config.retrievers or ():
+        if isinstance(source, Path):
+            inputs[f"retriever {source}"] = weights_hash(source)
     return inputs
 
 

@@ -40,7 +40,7 @@ class _Part:
         tokens: [1, C]. depths: [C] tokens of the title before the node. ends: [C] as of the tree.
         sources: [S] rows of the hidden states that predict; 0 is the prompt's last one, and a
             node's are one more than its column.
-        source_of, targets, title_of: [N] of each predicted token; `title_of` counts within the part.
+        source_of, targets, title_of: [N] of each predicted token; titles count within the part.
     """
 
     titles: list[int]
@@ -82,7 +82,7 @@ class CatalogueTree:
 
 
 def _cut(titles: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
-    """Titles of each part. In sorted order all that a title shares, it shares with the one before."""
+    """Titles of each part; in sorted order, what a title shares it shares with the one before."""
     part: list[int] = []
     size, before = 0, list[int]()
     for index in sorted(range(len(titles)), key=lambda number: list(titles[number])):

@@ -1,7 +1,8 @@
 """Prompt templates: text files with `{history}` and `{candidates}`, which a user can replace.
 
 `{hints}`, which a template may leave out, is a sentence on what the marks of candidates say. A
-template with `{candidate}` instead of `{candidates}` asks about one candidate at a time.
+template with `{candidate}` instead of `{candidates}` asks about one candidate at a time, and one
+with `{history}` alone about the whole catalogue.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from raypo.config import InputError
 from raypo.config.policy import BUILT_IN_PROMPTS
 
-_FIELDS = (["candidates", "history"], ["candidate", "history"])
+_FIELDS = (["candidates", "history"], ["candidate", "history"], ["history"])
 _MARK = "-"
 _CANDIDATE = "\ue002"  # stands for the candidate until the text is divided there
 
@@ -26,8 +27,8 @@ def load_template(prompt: Path | str | None) -> str:
         prompt: a file, or the name of a built-in template; None is `ranking`.
 
     Raises:
-        InputError: it cannot be read, or does not have `{history}` and `{candidates}` (or
-            `{candidate}`) once each.
+        InputError: it cannot be read, or has other fields than `{history}` once, and at most one
+            of `{candidates}` and `{candidate}`.
     """
     if prompt is None or prompt in BUILT_IN_PROMPTS:
         file = resources.files(__package__).joinpath(f"{prompt or 'ranking'}.txt")
@@ -71,6 +72,11 @@ def is_pointwise(template: str) -> bool:
     return "{candidate}" in template
 
 
+def lists_candidates(template: str) -> bool:
+    """Whether a template's prompts list the candidates."""
+    return "{candidates}" in template
+
+
 def render_pointwise(template: str, history_titles: Sequence[str]) -> tuple[str, str]:
     """A pointwise template's text before and after the candidate's title.
 
@@ -98,9 +104,9 @@ def _check_fields(text: str, path: Path) -> None:
     )
     required = [name for name in found if name != "hints"]
     if required not in _FIELDS or found.count("hints") > 1:
-        listed = ", ".join(f"{{{name}}}" for name in found) or "neither"
+        listed = ", ".join(f"{{{name}}}" for name in found) or "none"
         raise InputError(
-            f"{path}: expected {{history}} and {{candidates}} (or {{candidate}}) once each, "
+            f"{path}: expected {{history}} once, {{candidates}} or {{candidate}} at most once, "
             f"{{hints}} at most once and no other field, found {listed}"
         )
     if "candidate" in found and text.index("{history}") > text.index("{candidate}"):

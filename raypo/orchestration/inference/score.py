@@ -43,7 +43,7 @@ def score(
     if config.kind == "packed":
         arguments: tuple[Any, ...] = (models, config.batch_size)
         _run_pool(_PackedScorer, arguments, missing, config, batch, progress)
-        _refuse_missing(batch)
+        refuse_missing(batch)
         return
     # One engine per model: vLLM's prompt_logprobs fails with adapters on CPU.
     for name, folder in models.adapters.items():
@@ -53,7 +53,7 @@ def score(
             dtype = dtype_name(models.policy, config.gpus_per_worker > 0)
             arguments = (merged, dtype, models.encoder, config)
             _run_pool(_VllmScorer, arguments, own, config, batch, progress)
-    _refuse_missing(batch)
+    refuse_missing(batch)
 
 
 def _run_pool(
@@ -82,7 +82,12 @@ def _run_pool(
         progress(len(batch.store), len(batch.requests), "rows scored")
 
 
-def _refuse_missing(batch: RequestBatch) -> None:
+def refuse_missing(batch: RequestBatch) -> None:
+    """Refuse a pool's answers where some are missing.
+
+    Raises:
+        RuntimeError: a request has no answer.
+    """
     missing = batch.store.missing(batch.requests)
     if len(missing):
         first = missing.iloc[0]

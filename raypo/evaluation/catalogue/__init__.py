@@ -1,0 +1,1 @@
+"""Evaluation over the whole catalogue, in place of sampled candidates."""

@@ -1,0 +1,165 @@
+"""Rankings of the whole catalogue, or of what was retrieved of it: a Ray Data pool of policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray.data
+
+from raypo.config import ScorerConfig
+from raypo.evaluation.catalogue.ranked import ANSWER_COLUMNS, keep_best
+from raypo.evaluation.models import LanguageModels
+from raypo.evaluation.requests import RequestBatch
+from raypo.io.progress import Progress
+from raypo.orchestration.inference.ray_blocks import in_blocks
+from raypo.orchestration.inference.score import refuse_missing
+from raypo.policy.adapters import AdapterScorer
+from raypo.policy.catalogue import CatalogueTree, score_catalogue
+from raypo.policy.scoring import score_responses
+
+_BATCHES_PER_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class CatalogueOptions:
+    """What is ranked.
+
+    Attributes:
+        everything: the whole catalogue; otherwise the candidates of each request.
+        with_seen: also items of the history, where everything is ranked.
+        batch_size: users per forward pass, of candidates.
+        token_budget: tokens of titles per forward pass, where everything is ranked.
+        length_normalised: rank by log-prob per token.
+    """
+
+    everything: bool
+    with_seen: bool
+    batch_size: int
+    token_budget: int
+    length_normalised: bool
+
+
+def rank_catalogue(
+    batch: RequestBatch,
+    models: LanguageModels,
+    options: CatalogueOptions,
+    config: ScorerConfig,
+    progress: Progress,
+) -> None:
+    """Store the best items of each request without an answer, and where its target stands.
+
+    Args:
+        batch: requests with columns name, row, permutation, history, candidates and target.
+        models: what ranks.
+        options: what is ranked.
+        config: the pool.
+        progress: receives the number of ranked requests.
+    """
+    missing = batch.store.missing(batch.requests)
+    if not len(missing):
+        return
+    progress(len(batch.store), len(batch.requests), "loading scorers")
+    rows_per_block = config.batch_size * _BATCHES_PER_BLOCK
+    columns = ["name", "row", "permutation", "history", "candidates", "target"]
+    ranked = in_blocks(missing[columns], rows_per_block).map_batches(
+        _Ranker,
+        fn_constructor_args=(models, options),
+        batch_size=rows_per_block,
+        batch_format="pandas",
+        compute=ray.data.ActorPoolStrategy(size=config.workers),
+        num_cpus=1,
+        num_gpus=config.gpus_per_worker,
+    )
+    for row in ranked.iter_rows():
+        key = {"name": row["name"], "row": int(row["row"]), "permutation": int(row["permutation"])}
+        batch.store.add(key | {column: _plain(row[column]) for column in ANSWER_COLUMNS})
+        progress(len(batch.store), len(batch.requests), "rows ranked")
+    refuse_missing(batch)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | np.ndarray):
+        return np.asarray(value).tolist()
+    return None if value is None or value < 0 else int(value)
+
+
+class _Ranker:
+    """One base model in memory with every adapter; a batch may mix them."""
+
+    def __init__(self, models: LanguageModels, options: CatalogueOptions) -> None:
+        self._policy = AdapterScorer(models.policy, models.folder, models.adapters)
+        self._encoder, self._options = models.encoder, options
+        titles = [self._encoder.response(item) for item in range(len(self._encoder.titles))]
+        self._lengths = np.array([len(title) for title in titles])
+        self._tree = CatalogueTree(titles, options.token_budget)
+
+    def __call__(self, requests: pd.DataFrame) -> pd.DataFrame:
+        rank = self._rank_everything if self._options.everything else self._rank_candidates
+        parts = [rank(str(name), own) for name, own in requests.groupby("name", sort=False)]
+        return pd.concat(parts, ignore_index=True)
+
+    def _rank_everything(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
+        empty = [[] for _ in range(len(requests))]  # type: list[list[int]]
+        users = self._encoder.encode(requests["history"], empty, empty)
+        projector = self._policy.projector(name)
+        scored = []
+        for number, history in enumerate(requests["history"]):
+            markers = users.markers[number] if users.markers and projector is not None else None
+            with self._policy.using(name) as model:
+                logps = score_catalogue(
+                    model,
+                    users.prompts[number],
+                    self._tree,
+                    self._encoder.tokenizer.pad_token_id,
+                    markers,
+                    projector,
+                ).numpy()
+            allowed = np.ones(len(logps), dtype=bool)
+            if not self._options.with_seen:
+                allowed[np.asarray(history)] = False
+            items = np.flatnonzero(allowed)
+            scored.append((items, logps[items]))
+        return self._answers(requests, lambda position: scored[position])
+
+    def _rank_candidates(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
+        same_number = requests.groupby(requests["candidates"].map(len), sort=False)
+        return pd.concat([self._rank_as_many(name, own) for _, own in same_number])
+
+    def _rank_as_many(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
+        """Requests that have the same number of candidates."""
+        users = self._encoder.encode(requests["history"], requests["candidates"])
+        projector = self._policy.projector(name)
+        with self._policy.using(name) as model:
+            logps = score_responses(
+                model,
+                users.prompts,
+                users.responses,
+                self._encoder.tokenizer.pad_token_id,
+                self._options.batch_size,
+                users.markers if projector is not None else None,
+                projector,
+                users.is_pointwise,
+            ).numpy()
+        candidates = [np.asarray(one) for one in requests["candidates"]]
+        return self._answers(requests, lambda position: (candidates[position], logps[position]))
+
+    def _answers(
+        self, requests: pd.DataFrame, scored: Callable[[int], tuple[np.ndarray, np.ndarray]]
+    ) -> pd.DataFrame:
+        answers = requests[["name", "row", "permutation"]].reset_index(drop=True)
+        kept = []
+        for position, target in enumerate(requests["target"]):
+            items, logps = scored(position)
+            scores = logps.astype(np.float64)
+            if self._options.length_normalised and not self._encoder.is_pointwise:
+                scores = scores / self._lengths[items]
+            best = asdict(keep_best(items, scores, int(target)))
+            # -1 stands for missing: Arrow's blocks would make floats of integers with nulls.
+            kept.append({key: -1 if value is None else value for key, value in best.items()})
+        for column in ANSWER_COLUMNS:
+            answers[column] = [one[column] for one in kept]
+        return answers
