@@ -100,6 +100,11 @@ class PrepareSettings(BaseConfig):
     split: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (8, 1, 1), description="train : validation : test, of rows or of users"
     )
+    held_out: Literal["every", "first", "last"] = Field(
+        "every",
+        description="with split_by=chronological: which of a user's rows after a point in time are "
+        "validation and test rows; the others are in histories alone",
+    )
     clean_titles: bool = Field(True, description="'Godfather, The' becomes 'The Godfather'")
     item_text: str | None = Field(
         None,
@@ -127,6 +132,14 @@ class PrepareSettings(BaseConfig):
                 )
             if self.candidates < 4:
                 raise ValueError("candidates: split_by=cold-items needs at least 4")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_rows_are_behind_a_point_in_time(self) -> PrepareSettings:
+        if self.held_out != "every" and self.split_by != "chronological":
+            raise ValueError(
+                f"held_out={self.held_out}: is of split_by=chronological, not {self.split_by}"
+            )
         return self
 
 

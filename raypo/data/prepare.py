@@ -129,6 +129,7 @@ def prepare(
             if options.sampling != "uniform":
                 counts["candidate_sets_filled_uniformly"] = filled
             counts |= _write_rejected(folder / QUARANTINE, rejected, read)
+            periods = _periods(folder)
         return {
             "source": inputs.hashes,
             "options": inputs.options,
@@ -136,6 +137,7 @@ def prepare(
             "seed": options.seed,
             "key": inputs.key,
             "counts": counts,
+            "periods": periods,
         }
 
     return write_dataset(config.output, fill, audit, progress)
@@ -152,6 +154,8 @@ def _resolve_inputs(config: PrepareConfig) -> Inputs:
     left_out = {"interactions", "items", "output", "workers", "paper"}
     if config.split_by != "cold-items":
         left_out.add("cold_share")  # data sets of other splits keep their keys
+    if config.held_out == "every":
+        left_out.add("held_out")
     if config.item_text is None:
         left_out.add("item_text")
     options = config.model_dump(mode="json", exclude=left_out)
@@ -278,6 +282,22 @@ def _catalogue(items: pd.DataFrame, plan: SplitPlan, options: PrepareOptions) ->
         columns = {name: items[f"{OTHER}{name}"].tolist() for name in options.item_columns.others}
         catalogue["text"] = item_texts(options.item_text, titles, columns)
     return catalogue if plan.cold is None else catalogue.assign(cold=plan.cold)
+
+
+def _periods(folder: Path) -> dict[str, list[int]]:
+    """The first and the last time of each split's targets, from the files' statistics."""
+    periods = {}
+    for split in SPLITS:
+        metadata = pq.read_metadata(folder / f"{split}.parquet")
+        names = [metadata.schema.column(index).path for index in range(len(metadata.schema))]
+        column = names.index("timestamp")
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        statistics = [group.column(column).statistics for group in groups]
+        times = [(one.min, one.max) for one in statistics if one is not None and one.has_min_max]
+        if times:
+            first, last = zip(*times, strict=True)
+            periods[split] = [int(min(first)), int(max(last))]
+    return periods
 
 
 def _counts(plan: SplitPlan, read: Sequence[ReadResult]) -> dict[str, int]:

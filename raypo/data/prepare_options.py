@@ -90,6 +90,7 @@ def resolve_options(config: PrepareConfig) -> PrepareOptions:
             only_interacted=config.minimum_item_interactions > 0,
             seed=config.seed,
             cold_share=config.cold_share,
+            held_out=config.held_out,
         ),
         candidates=config.candidates,
         sampling=config.sampling,

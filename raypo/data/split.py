@@ -18,6 +18,7 @@ from raypo.data.time_order import refine, time_ranks
 
 SPLITS = ("train", "validation", "test")
 SplitBy = Literal["chronological", "leave-one-out", "by-user", "cold-items"]
+HeldOut = Literal["every", "first", "last"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class SplitOptions:
         only_interacted: leave items without a kept interaction out of the data set.
         seed: of the random division of users, and of the cold items.
         cold_share: of the items, for `cold-items`.
+        held_out: which of a user's rows in validation, and in test, are kept there: `every`, the
+            `first` or the `last`. The others are no rows; later histories have them.
     """
 
     by: SplitBy
@@ -44,6 +47,7 @@ class SplitOptions:
     only_interacted: bool
     seed: int
     cold_share: float = 0.1
+    held_out: HeldOut = "every"
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,12 @@ def make_split_plan(log: ShardedLog, kept: list[np.ndarray], options: SplitOptio
         split = np.concatenate([own[rows] for own, rows in periods])
     else:
         split = _SPLITTERS[options.by](row_users, rank, num_users, options)
+    if options.held_out != "every":
+        stays = _chosen_of_users(row_users, split, options.held_out)
+        cuts = np.cumsum([int(rows.sum()) for rows in is_row])[:-1]
+        is_row = [refine(*own) for own in zip(is_row, np.split(stays, cuts), strict=True)]
+        row_masks = [refine(mask, rows) for mask, rows in zip(kept, is_row, strict=True)]
+        split, rank = split[stays], time_ranks(log.folder, row_masks)
     number = _numbers(rank, split)
     cuts = np.cumsum([int(rows.sum()) for rows in is_row])[:-1]
     shards = [
@@ -170,6 +180,17 @@ def _rows(
         masks.append(is_row)
         users.append(user_ids[number][user[is_row]].astype(np.int32))
     return masks, np.concatenate(users)
+
+
+def _chosen_of_users(users: np.ndarray, split: np.ndarray, which: HeldOut) -> np.ndarray:
+    """Rows that stay, bool [rows]: of training all, of others the first or last of each user.
+
+    Rows are ordered by user and time.
+    """
+    same = (users[1:] == users[:-1]) & (split[1:] == split[:-1])
+    edge = np.r_[True, ~same] if which == "first" else np.r_[~same, True]
+    stays: np.ndarray = edge | (split == 0)
+    return stays
 
 
 def _numbers(rank: np.ndarray, split: np.ndarray) -> np.ndarray:

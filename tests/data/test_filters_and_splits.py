@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,30 @@ def test_by_user_holds_out_all_rows_of_some_users(make_config: MakeConfig, log: 
     assert not users[0] & users[1] and not users[0] & users[2] and not users[1] & users[2]
     kept = ordered(log)
     assert sorted(named_rows(data, all_rows(data), kept)) == sorted(expected_rows(log, kept, 10, 3))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(("held_out", "position"), [("first", 0), ("last", -1)])
+def test_a_user_has_one_row_behind_each_point_in_time(
+    make_config: MakeConfig, log: Log, tmp_path: Path, held_out: str, position: int
+) -> None:
+    every = prepared(make_config(output=tmp_path / "every"))
+    data = prepared(make_config(held_out=held_out, output=tmp_path / held_out))
+    kept = ordered(log)
+    assert data.train.equals(every.train)
+    assert (data.items["popularity"] == every.items["popularity"]).all()
+    for name in ("validation", "test"):
+        rows = named_rows(every, getattr(every, name), kept)
+        users = dict.fromkeys(row[0] for row in rows)  # type: ignore[index]
+        expected = [[row for row in rows if row[0] == user][position] for user in users]  # type: ignore[index]
+        found = named_rows(data, getattr(data, name), kept)
+        assert sorted(found) == sorted(expected)  # type: ignore[type-var]
+        assert len(found) < len(rows)
+    periods = data.info["periods"]
+    assert periods["train"][1] <= periods["validation"][0]
+    assert periods["validation"][1] <= periods["test"][0]
+    assert periods["test"] == [data.test["timestamp"].min(), data.test["timestamp"].max()]
+
+
+def test_one_row_of_a_user_is_of_a_split_in_time(make_config: MakeConfig) -> None:
+    with pytest.raises(ValueError, match="split_by=chronological"):
+        make_config(split_by="by-user", held_out="last")

@@ -69,7 +69,7 @@ def test_a_custom_template(tmp_path: Path) -> None:
     "text",
     [
         "no fields",
-        "{history}",
+        "{candidates}",
         "{history} {candidates} {candidates}",
         "{history} {candidates} {user}",
         "{history} {candidates} {hints} {hints}",
@@ -167,3 +167,12 @@ def test_the_longest_title_is_not_missed_in_another_script() -> None:
     encoder = Encoder(tokenizer, load_template(None), [*titles, "七人の侍" * 8])
     assert encoder.longest_response() == len(encoder.response(150))
     assert len(encoder.response(150)) > len(encoder.response(0))
+
+
+def test_a_template_of_the_history_alone_lists_no_candidates() -> None:
+    from raypo.data.prompts import lists_candidates, load_template, render
+
+    template = load_template("history")
+    assert not lists_candidates(template) and lists_candidates(load_template(None))
+    assert render(template, ["Alien", "Heat"], ["Fargo"]).split("\n")[0].endswith("Alien; Heat")
+    assert "Fargo" not in render(template, ["Alien"], ["Fargo"])

@@ -21,6 +21,8 @@ def check_same_rows(runs: Sequence[ReportRun]) -> None:
     Raises:
         InputError: names two such models.
     """
+    if not runs:
+        return
     first = runs[0]
     for run in runs[1:]:
         if first.predictions is None or run.predictions is None:

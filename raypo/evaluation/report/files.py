@@ -8,6 +8,7 @@ from pathlib import Path
 from raypo.config import InputError
 from raypo.config.paths import local_path
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.evaluation.report.catalogue import CatalogueRun, is_catalogue, read_catalogue_run
 from raypo.evaluation.report.page import write_report
 from raypo.evaluation.report.runs import ReportRun, data_of, find_runs, read_run
 from raypo.evaluation.report.table import latex_table, markdown_table
@@ -39,12 +40,17 @@ def report_on(
     if data is None:
         raise InputError(f"{found[0][1]}: does not name its data set; give --data FOLDER")
     fetch(data)
-    runs = [read_run(*one) for one in found]
-    return write_files(output, title, load_dataset(data), runs)
+    of_catalogue = [read_catalogue_run(*one[:2]) for one in found if is_catalogue(one[1])]
+    runs = [read_run(*one) for one in found if not is_catalogue(one[1])]
+    return write_files(output, title, load_dataset(data), runs, of_catalogue)
 
 
 def write_files(
-    output: Path, title: str, dataset: Dataset, runs: Sequence[ReportRun]
+    output: Path,
+    title: str,
+    dataset: Dataset,
+    runs: Sequence[ReportRun],
+    of_catalogue: Sequence[CatalogueRun] = (),
 ) -> list[Path]:
     """Write the page and both tables; push them where `output` is the copy of a URL.
 
@@ -53,13 +59,14 @@ def write_files(
         title: heading.
         dataset: the data set that the models were evaluated on.
         runs: the models, in the table's order.
+        of_catalogue: models that ranked the whole catalogue.
 
     Returns:
         The files.
     """
     popularity = dataset.items["popularity"].to_numpy()
     audit = dataset.info.get("audit")
-    write_report(output, title, runs, dataset.titles, popularity, audit=audit)
+    write_report(output, title, runs, dataset.titles, popularity, audit, of_catalogue)
     named = [(run.name, run.metrics) for run in runs]
     tables = {"md": markdown_table(named), "tex": latex_table(named)}
     files = [output]

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from raypo.evaluation.report.audit_scores import AuditSummary, parse_audit
+from raypo.evaluation.report.catalogue import CatalogueRun, CatalogueSection, catalogue_section
 from raypo.evaluation.report.charts import Mark
 from raypo.evaluation.report.comparisons import best_of, check_same_rows, compare_with_best
 from raypo.evaluation.report.explorer import as_script, explorer_data
@@ -86,6 +87,7 @@ class ReportPage:
         costs: of training and evaluation.
         audit: of the data set.
         explorer: test users, as JSON.
+        catalogue: rankings of the whole catalogue; None where no model made one.
     """
 
     title: str
@@ -103,6 +105,7 @@ class ReportPage:
     costs: list[CostRow]
     audit: AuditSummary | None
     explorer: Markup
+    catalogue: CatalogueSection | None = None
 
 
 def write_report(
@@ -112,6 +115,7 @@ def write_report(
     titles: Sequence[str],
     popularity: np.ndarray,
     audit: Mapping[str, Any] | None = None,
+    of_catalogue: Sequence[CatalogueRun] = (),
 ) -> Path:
     """Write the page atomically.
 
@@ -122,6 +126,7 @@ def write_report(
         titles: title of item i at index i.
         popularity: occurrences of each item in the training sequences, [items].
         audit: of the data set, as in `dataset.json`.
+        of_catalogue: models that ranked the whole catalogue.
 
     Raises:
         InputError: models were evaluated on different rows or candidates.
@@ -145,6 +150,7 @@ def write_report(
         costs=cost_rows(runs),
         audit=summary,
         explorer=as_script(explorer_data(runs, titles, _NUM_USERS)),
+        catalogue=catalogue_section(of_catalogue, runs),
     )
     style, script = asset("report/report.css"), asset("report/report.js")
     write_text(output, render("report/report.html.j2", style, script, page))
