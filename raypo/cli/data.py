@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +14,10 @@ from raypo import config as configs
 from raypo.cli.common import Action, ConfigFile, Overrides, run_action
 from raypo.cli.progress import console, progress_bar
 from raypo.config.paths import local_path
+
+if TYPE_CHECKING:
+    from raypo.data.dataset import Dataset
+    from raypo.evaluation.memory import MemoryFinding
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch and prepare data.")
 
@@ -79,8 +85,13 @@ def _run_data(
 def data_audit(
     data: Annotated[str, typer.Argument(help="Prepared data set.")],
     as_json: Annotated[bool, typer.Option("--json", help="plain values instead of tables")] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="model, folder or built-in: has it read this data set before?"),
+    ] = None,
 ) -> None:
     """Audit a data set: what heuristic baselines score, and what is wrong with its rows."""
+    from raypo.assets import resolve_model
     from raypo.audit import audit
     from raypo.cli import tables
     from raypo.data.dataset import load_dataset
@@ -89,9 +100,28 @@ def data_audit(
 
     folder = local_path(data)
     fetch(folder)
+    dataset = load_dataset(folder, AUDITED_ROWS)
+    model = None if memory is None else resolve_model(memory)
     with progress_bar("audit") as progress:
-        result = audit(load_dataset(folder, AUDITED_ROWS), progress)
+        result = audit(dataset, progress)
+    findings = None if model is None else _probe(dataset, model)
     if as_json:
-        print(json.dumps(result.as_json(), indent=2, ensure_ascii=False))
-    else:
-        Console().print(tables.audited(result))
+        values = result.as_json()
+        if findings is not None:
+            values["memory"] = [asdict(one) for one in findings]
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    Console().print(tables.audited(result))
+    if findings is not None:
+        Console().print(tables.memory(str(memory), findings))
+
+
+def _probe(dataset: Dataset, model: Path) -> list[MemoryFinding]:
+    from raypo.data.tokenisation import load_tokenizer
+    from raypo.evaluation.memory import probe_memory
+    from raypo.policy.model import load_base
+
+    tokenizer = load_tokenizer(model)
+    loaded = load_base(configs.PolicyConfig(), model).eval()
+    with progress_bar("memory") as progress:
+        return probe_memory(loaded, tokenizer, dataset, progress=progress)

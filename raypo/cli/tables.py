@@ -14,6 +14,7 @@ from raypo.audit import Audit
 from raypo.config import Paper
 from raypo.data.readers.times import PER_SECOND
 from raypo.data.statistics import statistics_table
+from raypo.evaluation.memory import MemoryFinding
 from raypo.evaluation.search_report.trials import SCORE, format_value, short_names
 from raypo.objectives import available_objectives
 from raypo.objectives.preset_docs import describe_preset
@@ -75,6 +76,32 @@ def audited(audit: Audit) -> Group:
     if not audit.severe:
         lines.append(Text("\nnothing severe"))
     return Group(*lines)
+
+
+def memory(model: str, findings: list[MemoryFinding]) -> Group:
+    """What a model completes of a data set word for word, beside a made-up one."""
+    table = Table(
+        "completed word for word", "questions", "data set", "made up", "difference",
+        "log-prob of a token, difference", padding=(0, 1),
+        title=f"what {model} remembers of the data set",
+    )  # fmt: skip
+    for one in findings:
+        table.add_row(
+            one.what,
+            str(one.count),
+            f"{one.exact:.3f}",
+            f"{one.made_up:.3f}",
+            Text(f"{one.exact - one.made_up:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"),
+            Text(f"{one.logp_difference:+.2f} [{one.logp_low:+.2f}, {one.logp_high:+.2f}]"),
+        )
+    remembered = [one.what for one in findings if one.found]
+    verdict = (
+        f"It completes {' and '.join(remembered)} more often than in a made-up catalogue of the "
+        "same shape: scores on this data set may be of memory."
+        if remembered
+        else "It completes none of them more often than in a made-up catalogue of the same shape."
+    )
+    return Group(table, Text(f"\n{verdict}"))
 
 
 def statistics(info: dict[str, Any], paper: Paper | None) -> Table:
