@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST_LOWER = 4  # rates below the first one
+
 
 @dataclass(frozen=True)
 class Load:
@@ -96,20 +98,37 @@ def search_rate(
 ) -> list[Percentiles]:
     """Latencies at growing rates, until the 99th percentile is beyond the bound.
 
+    Where the first one is beyond, lower ones follow until one is not, `_MOST_LOWER` at most.
+
     Args:
         search: what to try.
         answer: answers requests by their numbers, which begin at 0 for each rate.
         report: receives each rate's result.
     """
-    found: list[Percentiles] = []
-    rate = search.first_rate
-    while not found or found[-1].p99 <= search.bound_s:
-        count = max(search.fewest, round(rate * search.seconds))
-        latencies = run_open_loop(Load(rate, count, search.max_batch, search.seed), answer)
-        p50, p95, p99 = np.percentile(latencies, (50, 95, 99))
-        found.append(Percentiles(rate, count, float(p50), float(p95), float(p99)))
-        report(found[-1])
-        rate *= search.growth
+    found = [_at_rate(search, search.first_rate, answer, report)]
+    if found[0].p99 > search.bound_s:
+        for _ in range(_MOST_LOWER):
+            lower = found[0].rate / search.growth
+            found.insert(0, _at_rate(search, lower, answer, report))
+            if found[0].p99 <= search.bound_s:
+                break
+        return found
+    while found[-1].p99 <= search.bound_s:
+        found.append(_at_rate(search, found[-1].rate * search.growth, answer, report))
+    return found
+
+
+def _at_rate(
+    search: Search,
+    rate: float,
+    answer: Callable[[range], None],
+    report: Callable[[Percentiles], None],
+) -> Percentiles:
+    count = max(search.fewest, round(rate * search.seconds))
+    latencies = run_open_loop(Load(rate, count, search.max_batch, search.seed), answer)
+    p50, p95, p99 = np.percentile(latencies, (50, 95, 99))
+    found = Percentiles(rate, count, float(p50), float(p95), float(p99))
+    report(found)
     return found
 
 

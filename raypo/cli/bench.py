@@ -190,6 +190,30 @@ def serve(
     show(rows, output)
 
 
+@bench_app.command("catalogue")
+def catalogue(
+    model: Model = "smollm2-135m-instruct",
+    data: Data = None,
+    sizes: Annotated[str, typer.Option(help="numbers of titles; all, if there are fewer")] = (
+        "250,500,1000,100000"
+    ),
+    users: Annotated[int, typer.Option(help="users of each size")] = 3,
+    budget: Annotated[int, typer.Option(help="tokens of titles per forward pass")] = 1024,
+    dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.auto,
+    seed: int = 0,
+    output: Output = None,
+) -> None:
+    """Ranking a whole catalogue: a tree of titles behind a kept prompt, and packed lists."""
+    from raypo.bench.catalogue import CatalogueSettings, bench_catalogue
+
+    settings = CatalogueSettings(
+        model, data, whole_numbers("--sizes", sizes), users, budget, dtype.value, seed
+    )
+    with progress_bar("catalogue") as progress:
+        rows = bench_catalogue(settings, progress)
+    show(rows, output)
+
+
 @bench_app.command("data")
 def data_preparation(
     interactions: Annotated[int, typer.Option(help="of the synthetic log")] = 20_000_000,

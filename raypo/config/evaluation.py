@@ -11,7 +11,7 @@ from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
 from raypo.config.paths import LocalPath, StageFolders
 from raypo.config.policy import HintSources, PolicyConfig, PolicySettings
 
-CatalogueScope = Annotated[str, StringConstraints(pattern=r"^(all|retrieved:[1-9][0-9]*)$")]
+CatalogueScope = Annotated[str, StringConstraints(pattern=r"^(all|(retrieved|beam):[1-9][0-9]*)$")]
 
 
 class EngineConfig(BaseConfig):
@@ -66,8 +66,9 @@ class EvaluateSettings(BaseConfig):
     policy: PolicySettings = PolicySettings()
     catalogue: CatalogueScope | None = Field(
         None,
-        description="rank the whole catalogue in place of each row's candidates: `all` of it, or "
-        "`retrieved:K`, the K items that retrievers find; answers are likelihoods then",
+        description="rank the whole catalogue in place of each row's candidates: `all` of it, "
+        "`beam:K`, the K items that a beam search over titles finds, or `retrieved:K`, those that "
+        "retrievers find; answers are likelihoods then",
     )
     retrievers: HintSources | None = Field(
         None,

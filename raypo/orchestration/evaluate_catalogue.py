@@ -57,14 +57,21 @@ def check_catalogue(config: EvaluateConfig) -> None:
         raise InputError("catalogue: ranks by likelihood; set answers=[likelihood]")
     if config.num_permutations:
         raise InputError("num_permutations: are of candidate sets; leave it out with catalogue")
+    baseline = config.recommender is not None or config.heuristic is not None
+    if baseline and _count(config, "beam") is not None:
+        raise InputError(f"catalogue={config.catalogue}: is of language models; use all")
     if config.scorer.kind != "packed":
         raise InputError(f"scorer.kind={config.scorer.kind}: with catalogue, use packed")
 
 
 def num_retrieved(config: EvaluateConfig) -> int | None:
-    """K of `retrieved:K`; None ranks everything."""
-    kind, _, count = (config.catalogue or "all").partition(":")
-    return int(count) if kind == "retrieved" else None
+    """K of `retrieved:K`; None retrieves nothing."""
+    return _count(config, "retrieved")
+
+
+def _count(config: EvaluateConfig, wanted: str) -> int | None:
+    kind, _, count = (config.catalogue or "").partition(":")
+    return int(count) if kind == wanted else None
 
 
 def evaluate_catalogue(config: EvaluateConfig, evaluation: Evaluation, progress: Progress) -> None:
@@ -119,8 +126,8 @@ def _check_template(models: LanguageModels, everything: bool) -> None:
     template = models.encoder.template
     if everything and (lists_candidates(template) or models.encoder.is_pointwise):
         raise InputError(
-            "catalogue=all: the policy's prompts name candidates; train one with "
-            "policy.prompt=history, or set catalogue=retrieved:K"
+            "catalogue: the policy's prompts name candidates, which only catalogue=retrieved:K "
+            "has; train one with policy.prompt=history to rank the whole catalogue"
         )
 
 
@@ -196,6 +203,7 @@ def _by_policies(
 
     options = CatalogueOptions(
         everything=candidates is None,
+        beam=_count(config, "beam"),
         with_seen=bool(config.rank_seen),
         batch_size=scorer.batch_size,
         token_budget=scorer.token_budget,

@@ -22,14 +22,12 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from raypo.policy import dense_attention
-from raypo.policy.attention_masks import AfterPrompt, Kernel, Layout
+from raypo.policy.attention_masks import FLEX_BLOCK, BehindAncestors, Kernel, Layout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "raypo_packed"
-# FlexAttention works in blocks of this many tokens.
-FLEX_BLOCK = 128
 
 
 def row_multiple() -> int:
@@ -105,7 +103,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    packed_layout: Layout | AfterPrompt | None = None,
+    packed_layout: Layout | BehindAncestors | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
@@ -138,8 +136,8 @@ def packed_attention(
     if dropout:
         raise ValueError(f"attention dropout {dropout}: packed log-probs need it at 0")
     _check_arguments(kwargs)
-    if isinstance(packed_layout, AfterPrompt):
-        return _after_prompt(packed_layout, heads), None
+    if isinstance(packed_layout, BehindAncestors):
+        return _behind_ancestors(packed_layout, heads), None
     if packed_layout.kernel == "flex":
         return _flex(packed_layout, heads).transpose(1, 2).contiguous(), None
     return _blocks(packed_layout, heads), None
@@ -243,7 +241,7 @@ def _blocks(layout: Layout, heads: _Heads) -> Tensor:
     return whole.transpose(1, 2).contiguous()
 
 
-def _after_prompt(layout: AfterPrompt, heads: _Heads) -> Tensor:
+def _behind_ancestors(layout: BehindAncestors, heads: _Heads) -> Tensor:
     """Attention [1, C, H, D] of a tree's columns to the prompt and to themselves."""
     heads = heads.repeated()
     attend = scaled_dot_product_attention if heads.softcap is None else _capped(heads.softcap)

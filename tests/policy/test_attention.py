@@ -6,7 +6,7 @@ from torch import nn
 from transformers import BloomConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from raypo.policy import dense_attention, pack_responses
+from raypo.policy import attention_masks, dense_attention, pack_responses
 from raypo.policy.attention import packed_attention, use_packed_attention
 from raypo.policy.attention_masks import Layout
 from raypo.policy.logps import PackedPolicy
@@ -87,3 +87,27 @@ def test_whole_matrices_are_as_near_to_float64_in_bfloat16_as_tiles(monkeypatch)
         ]
     for whole, tiles in zip(errors[768], errors[0], strict=True):
         assert whole < 2 * tiles and whole < 0.01
+
+
+@pytest.mark.parametrize("budget", [None, 60])
+def test_the_block_mask_is_the_one_that_all_pairs_give(budget, monkeypatch):
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    monkeypatch.setattr(attention_masks, "FLEX_BLOCK", 16)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(1, 9, (6, 30), generator=generator).tolist()
+    prompts = [row[:n] for n, row in enumerate(tokens, 9)]
+    responses = [[row[n : n + 9], row[n : n + 4] + [7] * n] for n, row in enumerate(tokens, 9)]
+    packed = pack_responses(prompts, responses, 0, token_budget=budget, multiple_of=16)
+    ours = Layout(packed, "flex").flex_mask(None)
+    rows, width = packed.tokens.shape
+    made = create_block_mask(ours.mask_mod, rows, None, width, width, device="cpu", BLOCK_SIZE=16)
+    for kind in ("kv", "full_kv"):
+        counts = getattr(ours, f"{kind}_num_blocks")
+        assert torch.equal(counts, getattr(made, f"{kind}_num_blocks"))
+        indices = [getattr(mask, f"{kind}_indices") for mask in (ours, made)]
+        for place in torch.nonzero(counts).tolist():
+            number = int(counts[tuple(place)])
+            one, other = (set(each[tuple(place)][:number].tolist()) for each in indices)
+            assert one == other
+    assert int(ours.full_kv_num_blocks.sum()) > 0

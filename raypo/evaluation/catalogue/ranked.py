@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from raypo.config import InputError
 from raypo.io.files import atomic_path
 
-KEPT = 100
+KEPT = 20  # what metrics look at; a million rows are held in memory
 FILE = "catalogue.parquet"
 _SCHEMA = pa.schema(
     [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import ray.data
+from torch import nn
 
 from raypo.config import ScorerConfig
 from raypo.evaluation.catalogue.ranked import ANSWER_COLUMNS, keep_best
@@ -18,10 +19,15 @@ from raypo.io.progress import Progress
 from raypo.orchestration.inference.ray_blocks import in_blocks
 from raypo.orchestration.inference.score import refuse_missing
 from raypo.policy.adapters import AdapterScorer
+from raypo.policy.beam import search_titles, title_tree
 from raypo.policy.catalogue import CatalogueTree, score_catalogue
+from raypo.policy.packing import Markers
+from raypo.policy.projector import Projector
 from raypo.policy.scoring import score_responses
 
 _BATCHES_PER_BLOCK = 4
+_Prompt = tuple[Sequence[int], Markers | None, Projector | None]
+_Scored = tuple[np.ndarray, np.ndarray]  # items and their log-probs
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class CatalogueOptions:
 
     Attributes:
         everything: the whole catalogue; otherwise the candidates of each request.
+        beam: items that a beam search of this width finds in it; None ranks all.
         with_seen: also items of the history, where everything is ranked.
         batch_size: users per forward pass, of candidates.
         token_budget: tokens of titles per forward pass, where everything is ranked.
@@ -37,6 +44,7 @@ class CatalogueOptions:
     """
 
     everything: bool
+    beam: int | None
     with_seen: bool
     batch_size: int
     token_budget: int
@@ -96,6 +104,7 @@ class _Ranker:
         titles = [self._encoder.response(item) for item in range(len(self._encoder.titles))]
         self._lengths = np.array([len(title) for title in titles])
         self._tree = CatalogueTree(titles, options.token_budget)
+        self._root = title_tree(titles)
 
     def __call__(self, requests: pd.DataFrame) -> pd.DataFrame:
         rank = self._rank_everything if self._options.everything else self._rank_candidates
@@ -109,21 +118,26 @@ class _Ranker:
         scored = []
         for number, history in enumerate(requests["history"]):
             markers = users.markers[number] if users.markers and projector is not None else None
+            excluded = set() if self._options.with_seen else set(np.asarray(history).tolist())
+            prompt = (users.prompts[number], markers, projector)
             with self._policy.using(name) as model:
-                logps = score_catalogue(
-                    model,
-                    users.prompts[number],
-                    self._tree,
-                    self._encoder.tokenizer.pad_token_id,
-                    markers,
-                    projector,
-                ).numpy()
-            allowed = np.ones(len(logps), dtype=bool)
-            if not self._options.with_seen:
-                allowed[np.asarray(history)] = False
-            items = np.flatnonzero(allowed)
-            scored.append((items, logps[items]))
+                find = self._all if self._options.beam is None else self._likeliest
+                scored.append(find(model, prompt, excluded))
         return self._answers(requests, lambda position: scored[position])
+
+    def _all(self, model: nn.Module, given: _Prompt, excluded: set[int]) -> _Scored:
+        prompt, markers, projector = given
+        pad = self._encoder.tokenizer.pad_token_id
+        logps = score_catalogue(model, prompt, self._tree, pad, markers, projector).numpy()
+        items = np.setdiff1d(np.arange(len(logps)), list(excluded))
+        return items, logps[items]
+
+    def _likeliest(self, model: nn.Module, given: _Prompt, excluded: set[int]) -> _Scored:
+        prompt, markers, projector = given
+        beam = self._options.beam
+        assert beam is not None
+        found = search_titles(model, prompt, self._root, beam, beam, excluded, markers, projector)
+        return np.array(found.titles, dtype=np.int64), np.array(found.logps)
 
     def _rank_candidates(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
         same_number = requests.groupby(requests["candidates"].map(len), sort=False)
@@ -147,9 +161,7 @@ class _Ranker:
         candidates = [np.asarray(one) for one in requests["candidates"]]
         return self._answers(requests, lambda position: (candidates[position], logps[position]))
 
-    def _answers(
-        self, requests: pd.DataFrame, scored: Callable[[int], tuple[np.ndarray, np.ndarray]]
-    ) -> pd.DataFrame:
+    def _answers(self, requests: pd.DataFrame, scored: Callable[[int], _Scored]) -> pd.DataFrame:
         answers = requests[["name", "row", "permutation"]].reset_index(drop=True)
         kept = []
         for position, target in enumerate(requests["target"]):
