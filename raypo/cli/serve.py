@@ -37,6 +37,9 @@ def serve(
         served = start(parsed)
         console.print(_where(parsed.host, parsed.port, served.names), highlight=False)
         _until_stopped()
+    except KeyboardInterrupt:
+        console.print("stopped")
+        raise typer.Exit(130) from None
     finally:
         stop()
 
