@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -14,17 +15,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.orchestration.test_serve import HISTORY, free_port
+from tests.orchestration.test_serve import HISTORY, free_port, replicas
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PROGRAMS = Path(sys.executable).parent
 APP = Path(__file__).parents[2] / "serve" / "app.yaml"
-
-
-def run(*arguments: object, environment: dict[str, str]) -> None:
-    command = list(map(str, arguments))
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_the_application_file_is_deployed(
@@ -36,8 +31,8 @@ def test_the_application_file_is_deployed(
     port, dashboard, head = free_port(), free_port(), free_port()
     config["http_options"]["port"] = port
     application["args"] |= {"runs": [str(inputs[2].parent)], "replicas": {"cpus": 1}}
+    other = shutil.copytree(inputs[2], tmp_path / "other")
     file = tmp_path / "app.yaml"
-    file.write_text(yaml.safe_dump(config))
     kept = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment = kept | {
         "RAY_TMPDIR": "/tmp/raypo-deploy",
@@ -45,6 +40,14 @@ def test_the_application_file_is_deployed(
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
+
+    def deploy() -> bool:
+        file.write_text(yaml.safe_dump(config))
+        address = f"http://127.0.0.1:{dashboard}"
+        command = [PROGRAMS / "serve", "deploy", file, "-a", address]
+        answer = subprocess.run(command, capture_output=True, check=False, env=environment)
+        return answer.returncode == 0
+
     # It blocks, and ends its own cluster when it is ended: `ray stop` would end all others too.
     start = [
         PROGRAMS / "ray", "start", "--head", "--block", f"--port={head}", "--num-cpus=2",
@@ -58,21 +61,29 @@ def test_the_application_file_is_deployed(
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"http://127.0.0.1:{dashboard}/api/version"))
-        run(PROGRAMS / "serve", "deploy", file, "-a", f"http://127.0.0.1:{dashboard}",
-            environment=environment)  # fmt: skip
+        wait_for(deploy)  # as soon as the dashboard answers
         wait_for(lambda: answers(f"{url}/ready"))
         # This run has no recommender: candidates are given.
         ask = {"history": HISTORY, "candidates": ["Film D3", "Film E4"]}
         answer = httpx.post(f"{url}/v1/rank", json=ask, timeout=60)
         assert answer.status_code == 200 and len(answer.json()["items"]) == 2
+        before = {process.pid for process in replicas()}
+        adapters = {"sft": str(inputs[2]), "other": str(other)}
+        application["deployments"] = [{"name": "replica", "user_config": {"adapters": adapters}}]
+        wait_for(deploy)
+        wait_for(lambda: models(url) == {"sft", "other"})
+        assert {process.pid for process in replicas()} == before  # none was started again
     finally:
         cluster.terminate()
         cluster.wait(60)
 
 
+def models(url: str) -> set[str]:
+    return {one["id"] for one in httpx.get(f"{url}/v1/models", timeout=60).json()["data"]}
+
+
 def wait_for(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(1)
@@ -80,6 +91,6 @@ def wait_for(happens: Callable[[], bool]) -> None:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=30).status_code in (200, 401)  # a dashboard asks for a token
+        return httpx.get(url, timeout=30).status_code == 200
     except httpx.TransportError:
         return False
