@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from raypo.policy.attention import use_packed_attention
 from raypo.policy.attention_masks import BehindAncestors
-from raypo.policy.catalogue import prompt_pass
-from raypo.policy.decoder_check import route_of
+from raypo.policy.catalogue import keeps_prompts, prompt_pass
+from raypo.policy.decoder_check import problem_with
 from raypo.policy.lm_head import logit_scaling
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import decoder_of
@@ -104,10 +104,31 @@ def search_titles(
         ValueError: the decoder's attention cannot be replaced.
     """
     causal_lm = causal_lm_of(model)
-    route = route_of(causal_lm)
-    if route.rows != "packed" or route.beyond is not None:
-        raise ValueError(f"{causal_lm.config.model_type}: beam search needs packed attention")
+    if not keeps_prompts(causal_lm) or problem_with(causal_lm, _all_of):
+        raise ValueError(
+            f"{causal_lm.config.model_type}: a beam search is not right for this decoder, which "
+            "has no prompts that are kept; rank the whole catalogue"
+        )
     use_packed_attention(causal_lm)
+    return _search(causal_lm, prompt, root, k, width, excluded, markers, projector)
+
+
+def _all_of(causal_lm: Any, prompt: list[int], titles: list[list[int]]) -> Tensor:
+    """The way that is tried on a tiny copy: every title is found."""
+    found = _search(causal_lm, prompt, title_tree(titles), len(titles), None, (), None, None)
+    return torch.tensor(found.logps)[torch.tensor(found.titles).argsort()]
+
+
+def _search(
+    causal_lm: Any,
+    prompt: Sequence[int],
+    root: TitleNode,
+    k: int,
+    width: int | None,
+    excluded: Collection[int],
+    markers: Markers | None,
+    projector: Projector | None,
+) -> FoundTitles:
     cache, states = prompt_pass(causal_lm, prompt, markers, projector)
     found: list[tuple[float, int]] = []  # a heap of the k best, the worst first
     level, columns = [_Beginning(root, 0.0, ())], 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raypo.policy.attention import use_packed_attention
 from raypo.policy.attention_masks import BehindAncestors
-from raypo.policy.decoder_check import route_of
+from raypo.policy.decoder_check import problem_with, route_of
 from raypo.policy.lm_head import logit_scaling, token_logps
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import decoder_of
@@ -146,11 +146,38 @@ def score_catalogue(
         ValueError: log-probs of this decoder cannot be computed.
     """
     causal_lm = causal_lm_of(model)
-    route = route_of(causal_lm)
-    if route.rows != "packed" or route.beyond is not None:
+    if not keeps_prompts(causal_lm):
         return _score_list(model, prompt, catalogue, pad_token_id, markers, projector)
     use_packed_attention(causal_lm)
-    device = next(model.parameters()).device
+    return _score_parts(causal_lm, prompt, catalogue, markers, projector)
+
+
+def keeps_prompts(causal_lm: Any) -> bool:
+    """Whether a decoder's titles can be computed behind a prompt whose keys and values are kept.
+
+    A tiny copy of it shows whether they have the log-probs of plain logits then.
+
+    Raises:
+        ValueError: log-probs of this decoder cannot be computed in any way.
+    """
+    route = route_of(causal_lm)
+    is_packed = route.rows == "packed" and route.beyond is None
+    return is_packed and not problem_with(causal_lm, _in_parts)
+
+
+def _in_parts(causal_lm: Any, prompt: list[int], titles: list[list[int]]) -> Tensor:
+    """The way that `keeps_prompts` tries, with more than one part."""
+    return _score_parts(causal_lm, prompt, CatalogueTree(titles, token_budget=8), None, None)
+
+
+def _score_parts(
+    causal_lm: Any,
+    prompt: Sequence[int],
+    catalogue: CatalogueTree,
+    markers: Markers | None,
+    projector: Projector | None,
+) -> Tensor:
+    device = next(causal_lm.parameters()).device
     cache, last = prompt_pass(causal_lm, prompt, markers, projector)
     scores = torch.empty(len(catalogue.titles))
     for part in catalogue.parts:

@@ -93,6 +93,39 @@ def find_route(model_class: type, config: Any) -> Route:
     return replace(route, limit=limit, beyond=beyond)
 
 
+def problem_with(
+    causal_lm: PreTrainedModel,
+    compute: Callable[[Any, list[int], list[list[int]]], Tensor],
+) -> str:
+    """What is wrong with another way to log-probs, for decoders whose rows are packed.
+
+    Args:
+        causal_lm: a tiny copy of it is tried.
+        compute: gives the summed log-probs [m] of m responses, from the copy, a prompt and them.
+
+    Returns:
+        Empty if the log-probs agree with those of plain logits; computed once for each
+        configuration and way.
+    """
+    model_class, config = type(causal_lm), causal_lm.config
+    key = (model_class, _identity(config), compute)
+    if key not in _problems:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _one_thread(), _no_warnings():
+            torch.manual_seed(0)
+            model: Any = tiny_copy(model_class, config, None)
+            prompts, responses = _batch()
+            plain = _plain(model, prompts, responses)
+            use_packed_attention(model)
+            users = list(zip(prompts, responses, strict=True))
+            _problems[key] = _problem(
+                lambda: torch.stack([compute(model, *u) for u in users]), plain
+            )
+    return _problems[key]
+
+
+_problems: dict[tuple[type, str, object], str] = {}
+
+
 def _identity(config: Any) -> str:
     values = config.to_dict()
     for name in ("_name_or_path", "_attn_implementation", "attn_implementation", "dtype"):

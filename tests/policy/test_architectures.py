@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from raypo.policy import PackedPolicy, decoder_check, pack_responses
+from raypo.policy.beam import search_titles, title_tree
+from raypo.policy.catalogue import CatalogueTree, score_catalogue
 
 from .architectures import MODEL_TYPES, class_and_config, tiny_model
 from .models import plain_logps
@@ -109,6 +111,28 @@ def test_log_probs_are_those_of_plain_logits_or_refused(model_type, caplog, monk
     assert bool(warned) == (expected == "unpacked")
     packed = pack_responses(prompts, responses, pad_token_id=0, token_budget=40)
     torch.testing.assert_close(policy(packed), plain, atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", [t for t in MODEL_TYPES if EXPECTED.get(t) == "packed"])
+@torch.no_grad()
+def test_a_catalogue_has_the_log_probs_of_plain_logits(model_type, monkeypatch):
+    monkeypatch.setattr(decoder_check, "_routes", {})
+    monkeypatch.setattr(decoder_check, "_problems", {})
+    model = tiny_model(model_type, seed=1)
+    (prompt, *_), responses = batch()
+    titles = [*responses[0], *responses[1], responses[0][0][:2]]
+    plain = torch.stack([plain_logps(model, prompt, title) for title in titles])
+    # Whether behind a prompt that is kept, or in packed rows where the check finds that wrong.
+    scores = score_catalogue(model, prompt, CatalogueTree(titles, 8), pad_token_id=0)
+    torch.testing.assert_close(scores, plain, atol=1e-4, rtol=0)
+    try:
+        found = search_titles(model, prompt, title_tree(titles), len(titles))
+    except ValueError as error:
+        assert "beam search is not right" in str(error)
+    else:
+        order = torch.tensor(found.titles).argsort()
+        torch.testing.assert_close(torch.tensor(found.logps)[order], plain, atol=1e-4, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore")
