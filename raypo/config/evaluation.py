@@ -60,26 +60,19 @@ class EvaluateSettings(BaseConfig):
         "rule": "heuristic",
     }
     set_by_pipeline: ClassVar[frozenset[str]] = frozenset(
-        {"data", "output", "adapters", "recommender", "heuristic"}
+        {
+            "data",
+            "output",
+            "adapters",
+            "recommender",
+            "heuristic",
+            "catalogue",
+            "retrievers",
+            "rank_seen",
+        }
     )
 
     policy: PolicySettings = PolicySettings()
-    catalogue: CatalogueScope | None = Field(
-        None,
-        description="rank the whole catalogue in place of each row's candidates: `all` of it, "
-        "`beam:K`, the K items that a beam search over titles finds, or `retrieved:K`, those that "
-        "retrievers find; answers are likelihoods then",
-    )
-    retrievers: HintSources | None = Field(
-        None,
-        description="run folders of recommenders, or popularity, item-knn, markov-chain; several "
-        "give their best in turn",
-    )
-    rank_seen: bool | None = Field(
-        None,
-        description="with catalogue: rank items of the history too; null does where a target of "
-        "training is in its own history",
-    )
     answers: tuple[Literal["generate", "constrained", "likelihood"], ...] = (
         "generate",
         "likelihood",
@@ -118,6 +111,22 @@ class EvaluateConfig(EvaluateSettings, StageFolders):
     recommender: LocalPath | None = Field(None, description="evaluate this recommender instead")
     heuristic: Literal["random", "popularity", "item-knn", "markov-chain"] | None = Field(
         None, description="evaluate this heuristic baseline instead"
+    )
+    catalogue: CatalogueScope | None = Field(
+        None,
+        description="rank the whole catalogue in place of each row's candidates: `all` of it, "
+        "`beam:K`, the K items that a beam search over titles finds, or `retrieved:K`, those that "
+        "retrievers find; answers are likelihoods then",
+    )
+    retrievers: HintSources | None = Field(
+        None,
+        description="run folders of recommenders, or popularity, item-knn, markov-chain; several "
+        "give their best in turn",
+    )
+    rank_seen: bool | None = Field(
+        None,
+        description="with catalogue: rank items of the history too; null does where a target of "
+        "training is in its own history",
     )
 
 

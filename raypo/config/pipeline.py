@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from raypo.config.base import BaseConfig, NonNegativeInt
 from raypo.config.data import FoldsConfig, PrepareSettings, RecommenderSettings
-from raypo.config.evaluation import EvaluateSettings
+from raypo.config.evaluation import CatalogueScope, EvaluateSettings
 from raypo.config.fusion import FuseSettings
 from raypo.config.loading import parse_config
 from raypo.config.paths import LocalPath
@@ -59,6 +59,11 @@ class PipelineConfig(BaseConfig):
         FuseSettings(),
         description="fuse recommenders and heuristics without and with the aligned policy; null "
         "leaves it out",
+    )
+    catalogue: CatalogueScope | None = Field(
+        None,
+        description="rank the catalogue too, for a section of the report: `retrieved:K` by the "
+        "recommender, or with sft.policy.prompt=history `all` or `beam:K`",
     )
     expected_minutes: dict[str, float] = Field(
         default={},

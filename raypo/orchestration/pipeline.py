@@ -6,8 +6,10 @@ A later run finds the stages that are finished and continues after them.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from raypo.assets import movielens_100k, resolve_model
@@ -24,6 +26,7 @@ from raypo.config import (
 )
 from raypo.config.base import BaseConfig
 from raypo.data.dataset import load_dataset
+from raypo.evaluation.report.catalogue import read_catalogue_run
 from raypo.evaluation.report.files import write_files
 from raypo.evaluation.report.runs import read_run
 from raypo.io.files import read_json
@@ -74,10 +77,12 @@ def run_pipeline(config: PipelineConfig, observer: Observer | None = None) -> Ou
     }
     if config.fuse is not None:
         runs |= stages.fuse(data, runs)
+    of_catalogue = stages.rank_catalogue(data, recommender, sft, aligned)
     report = config.output / "report.html"
     trained = {_POLICY_NAMES["sft"]: sft, _aligned_name(config): aligned}
     read = [read_run(name, folder, trained.get(name)) for name, folder in runs.items()]
-    write_files(report, config.title, load_dataset(data), read)
+    ranked = [read_catalogue_run(name, folder) for name, folder in of_catalogue.items()]
+    write_files(report, config.title, load_dataset(data), read, ranked)
     metrics = [(run.name, run.metrics) for run in read]
     return Outcome(metrics, report, time.monotonic() - started)
 
@@ -162,8 +167,31 @@ class _Stages:
             )
         )
 
-    def evaluate_baselines(self, data: Path, recommender: Path) -> dict[str, Path]:
-        """Heuristics and sequential recommenders, by their names in the report."""
+    def rank_catalogue(
+        self, data: Path, recommender: Path, sft: Path, aligned: Path
+    ) -> dict[str, Path]:
+        """All models but random ones on the catalogue, by their names; empty if not asked for."""
+        scope = self._config.catalogue
+        if scope is None:
+            return {}
+        # Recommenders and heuristics rank everything: that is what retrieval is compared with.
+        runs = self.evaluate_baselines(data, recommender, {"catalogue": "all"})
+        del runs["Random"]
+        more: dict[str, Any] = {"catalogue": scope, "answers": ["likelihood"]}
+        if scope.startswith("retrieved"):
+            more["retrievers"] = [recommender]
+        return runs | self.evaluate_policies(data, sft, aligned, more, (recommender,))
+
+    def evaluate_baselines(
+        self, data: Path, recommender: Path, more: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Path]:
+        """Heuristics and sequential recommenders, by their names in the report.
+
+        Args:
+            data: prepared data set.
+            recommender: run folder of the one that alignment uses.
+            more: settings of rankings of the catalogue.
+        """
         baselines: dict[str, dict[str, Any]] = {
             "Random": {"heuristic": "random"},
             "Popularity": {"heuristic": "popularity"},
@@ -179,8 +207,8 @@ class _Stages:
         runs = {}
         for name, what in baselines.items():
             inputs = (data, what["recommender"]) if "recommender" in what else (data,)
-            stage = f"evaluate-{name.lower().replace(' ', '-')}"
-            filled_in = what | {"data": data}
+            stage = f"{'catalogue' if more else 'evaluate'}-{name.lower().replace(' ', '-')}"
+            filled_in = what | {"data": data} | dict(more)
             runs[name] = self._runner.run(
                 Stage(stage, EvaluateConfig, given, filled_in, inputs, evaluate, "metrics.json")
             )
@@ -215,8 +243,26 @@ class _Stages:
             )
         )
 
-    def evaluate_policies(self, data: Path, sft: Path, aligned: Path) -> dict[str, Path]:
-        """The base model, the SFT policy and the aligned policy, by their names in the report."""
+    def evaluate_policies(
+        self,
+        data: Path,
+        sft: Path,
+        aligned: Path,
+        more: Mapping[str, Any] = MappingProxyType({}),
+        inputs: tuple[Path, ...] = (),
+    ) -> dict[str, Path]:
+        """The base model, the SFT policy and the aligned policy, by their names in the report.
+
+        Args:
+            data: prepared data set.
+            sft: run folder of SFT.
+            aligned: run folder of alignment.
+            more: settings of rankings of the catalogue.
+            inputs: run folders that these read.
+        """
+        given = _given(self._config.evaluate)
+        if more:
+            given = {name: one for name, one in given.items() if name not in _OF_CANDIDATES}
         filled_in = {
             "data": data,
             "policy.model": self._config.model,
@@ -224,11 +270,11 @@ class _Stages:
         }
         folder = self._runner.run(
             Stage(
-                "evaluate",
+                "catalogue" if more else "evaluate",
                 EvaluateConfig,
-                _given(self._config.evaluate),
-                filled_in,
-                (data, sft, aligned),
+                given,
+                filled_in | dict(more),
+                (data, sft, aligned, *inputs),
                 evaluate,
                 "aligned/metrics.json",
             )
@@ -276,6 +322,8 @@ def _check_stages(config: PipelineConfig) -> None:
             make_objective(stage, setting="align.objective")
 
 
+# Settings of `evaluate` that rankings of the catalogue do not have.
+_OF_CANDIDATES = {"answers", "generate_rows", "num_permutations", "num_greedy_checks"}
 _POLICY_NAMES = {"base": "Base LLM", "sft": "SFT"}
 
 

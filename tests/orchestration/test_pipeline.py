@@ -49,6 +49,8 @@ def test_it_ends_with_the_table_and_the_report(demo):
         "prompts have hints (rank) of SASRec, item-kNN, fused into one; in training out of" in page
     )
     assert (output / "table.md").read_text().count("\n") == 12
+    # Policies rank what the recommender retrieves, the others everything.
+    assert "NAPO, retrieved:20" in page and "Kendall" in page
 
 
 def test_progress_names_every_stage_and_shows_no_warnings(demo):
