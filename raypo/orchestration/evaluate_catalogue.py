@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from raypo.recommenders.retrieval import (
     retrieve,
 )
 
+logger = logging.getLogger("raypo")
 _ROWS_AT_A_TIME = 256
 
 
@@ -89,6 +91,8 @@ def evaluate_catalogue(config: EvaluateConfig, evaluation: Evaluation, progress:
     if config.rank_seen is None:
         repeats = people_repeat(TrainingRows.of_frame(dataset.train))
         config = config.model_copy(update={"rank_seen": repeats})
+    if not config.rank_seen:
+        _warn_of_unreachable(rows)
     candidates = _retrieved(config, dataset, rows)
     models = evaluation.models
     record: dict[str, Any] = {"catalogue": config.catalogue, "rank_seen": config.rank_seen}
@@ -120,6 +124,19 @@ def item_statistics(dataset: Dataset) -> ItemStatistics:
     ones = np.ones(len(rows.seen))
     interactions = sparse.csr_matrix((ones, np.asarray(rows.seen), rows.seen_offsets), shape)
     return ItemStatistics(dataset.items["popularity"].to_numpy(), interactions)
+
+
+def _warn_of_unreachable(rows: pd.DataFrame) -> None:
+    """Say how many targets are misses because items of the history are not ranked."""
+    pairs = zip(rows["history"], rows["target"], strict=True)
+    count = sum(target in history for history, target in pairs)
+    if count:
+        logger.warning(
+            "%d of %d targets are in their own history, whose items are not ranked: they count as "
+            "misses; rank_seen=true ranks them",
+            count,
+            len(rows),
+        )
 
 
 def _check_template(models: LanguageModels, everything: bool) -> None:
