@@ -272,11 +272,7 @@ def make_encoder(
     check_texts(policy, texts)
     tokenizer = load_tokenizer(model_folder)
     template = load_template(policy.prompt) if template is None else template
-    if policy.hints in ("rank", "order") and not lists_candidates(template):
-        raise InputError(
-            f"policy.hints={policy.hints}: stand in the list of candidates, which the prompt "
-            "template does not have"
-        )
+    check_template_of_hints(policy, template)
     if not is_pointwise(template):
         warn_about_other_tokens(tokenizer, template, titles)
     shown = texts if policy.item_text else None
@@ -289,6 +285,21 @@ def make_encoder(
             raise InputError(f"the longest title does not fit {context} tokens of context")
         limit = longest_prompt if limit is None else min(limit, longest_prompt)
     return replace(encoder, max_prompt_tokens=limit)
+
+
+def check_template_of_hints(policy: PolicyConfig, template: str) -> None:
+    """Require a list of candidates for hints that stand in it.
+
+    Raises:
+        InputError: the template has none.
+    """
+    if is_pointwise(template):
+        return  # refuses all hints
+    if policy.hints in ("rank", "order") and not lists_candidates(template):
+        raise InputError(
+            f"policy.hints={policy.hints}: stand in the list of candidates, which the prompt "
+            "template does not have"
+        )
 
 
 def check_texts(policy: PolicyConfig, texts: Sequence[str] | None) -> None:

@@ -14,7 +14,12 @@ from raypo.config import AlignConfig, InputError, PolicyConfig, SftConfig, cache
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import TrainingData, load_training_data
 from raypo.data.prompts import is_pointwise, load_template
-from raypo.data.tokenisation import Encoder, check_texts, make_encoder
+from raypo.data.tokenisation import (
+    Encoder,
+    check_template_of_hints,
+    check_texts,
+    make_encoder,
+)
 from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
 from raypo.objectives.yes_no import YesNoObjective
@@ -81,6 +86,7 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
         check_adapter(config.policy.adapter)
     policy, template = with_recorded_prompt(config.policy, [config.policy.adapter])
     template = template if template is not None else load_template(policy.prompt)
+    check_template_of_hints(policy, template)
     hints = training_hints(policy, dataset)
     if config.policy.quantisation is not None and config.cluster.gpus_per_worker == 0:
         raise InputError(
