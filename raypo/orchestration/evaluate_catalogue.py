@@ -102,7 +102,14 @@ def evaluate_catalogue(config: EvaluateConfig, evaluation: Evaluation, progress:
         record["seconds"] = seconds
     else:
         ranked = {"": _by_baseline(config, dataset, rows, candidates)}
-    statistics = item_statistics(dataset)
+    _write(evaluation, ranked, record)
+
+
+def _write(
+    evaluation: Evaluation, ranked: Mapping[str, pd.DataFrame], record: Mapping[str, Any]
+) -> None:
+    """Write every model's files, its metrics last: they mark it as finished."""
+    rows, statistics = evaluation.rows, item_statistics(evaluation.dataset)
     for name, folder in evaluation.outputs.models.items():
         answers = ranked[name].set_index("row").loc[rows["row"], list(ANSWER_COLUMNS)]
         known = rows[["row", "user_id", "history", "target"]].reset_index(drop=True)
@@ -112,7 +119,8 @@ def evaluate_catalogue(config: EvaluateConfig, evaluation: Evaluation, progress:
         summary = summarise_ranked(frame, statistics, evaluation.options.metrics.resampling)
         folder.mkdir(parents=True, exist_ok=True)
         write_ranked(folder, frame)
-        write_json(folder / "evaluated.json", evaluation.record(None).as_json(name) | record)
+        evaluated = evaluation.record(None).as_json(name) | dict(record)
+        write_json(folder / "evaluated.json", evaluated)
         write_json(folder / "metrics.json", {"catalogue": summary})
     shutil.rmtree(evaluation.outputs.partial, ignore_errors=True)
 

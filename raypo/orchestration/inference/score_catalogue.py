@@ -112,7 +112,7 @@ class _Ranker:
         return pd.concat(parts, ignore_index=True)
 
     def _rank_everything(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
-        empty = [[] for _ in range(len(requests))]  # type: list[list[int]]
+        empty: list[list[int]] = [[] for _ in range(len(requests))]
         users = self._encoder.encode(requests["history"], empty, empty)
         projector = self._policy.projector(name)
         scored = []
