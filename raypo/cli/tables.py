@@ -14,7 +14,7 @@ from raypo.audit import Audit
 from raypo.config import Paper
 from raypo.data.readers.times import PER_SECOND
 from raypo.data.statistics import statistics_table
-from raypo.evaluation.memory import MemoryFinding
+from raypo.evaluation.memory import TITLES, MemoryFinding
 from raypo.evaluation.search_report.trials import SCORE, format_value, short_names
 from raypo.objectives import available_objectives
 from raypo.objectives.preset_docs import describe_preset
@@ -94,13 +94,20 @@ def memory(model: str, findings: list[MemoryFinding]) -> Group:
             Text(f"{one.exact - one.made_up:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"),
             Text(f"{one.logp_difference:+.2f} [{one.logp_low:+.2f}, {one.logp_high:+.2f}]"),
         )
-    remembered = [one.what for one in findings if one.found]
-    verdict = (
-        f"It completes {' and '.join(remembered)} more often than in a made-up catalogue of the "
-        "same shape: scores on this data set may be of memory."
-        if remembered
-        else "It completes none of them more often than in a made-up catalogue of the same shape."
-    )
+    found = [one.what for one in findings if one.found]
+    of_data_set = [what for what in found if what != TITLES]
+    if of_data_set:
+        verdict = (
+            f"It completes {' and '.join(of_data_set)} more often than in a made-up catalogue of "
+            "the same shape: scores on this data set may be of memory."
+        )
+    elif found:
+        verdict = (
+            "It knows titles, which it may have read anywhere; it shows no memory of this data "
+            "set's ids and rows."
+        )
+    else:
+        verdict = "It completes nothing more often than in a made-up catalogue of the same shape."
     return Group(table, Text(f"\n{verdict}"))
 
 

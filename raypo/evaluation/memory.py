@@ -21,6 +21,7 @@ from raypo.policy.completion import completions
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+TITLES = "second halves of titles"  # may be known from anywhere, unlike ids and rows
 SHOTS = 5  # examples before a question, so that a model knows what is asked for
 _ROW = 8  # ids of a user's row that are shown
 _NUM_BOOTSTRAP = 2000
@@ -229,7 +230,7 @@ def _exchanged(texts: Sequence[tuple[str, str]]) -> list[str]:
 
 
 _KINDS: dict[str, Callable[[Dataset, np.random.Generator, int], Iterator[Question]]] = {
-    "second halves of titles": _titles,
+    TITLES: _titles,
     "ids of titles": _ids,
     "next ids of users' rows": _rows,
 }

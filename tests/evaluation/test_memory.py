@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from raypo.assets import resolve_model
 from raypo.config import PolicyConfig
@@ -84,3 +86,23 @@ def test_questions_of_the_made_up_catalogue_have_the_same_shape(
             assert one.answer != one.made_up_answer or "User" in one.prompt or "user" in one.prompt
             assert len(one.answer.split()) == len(one.made_up_answer.split())
             assert len(one.prompt.splitlines()) == len(one.made_up_prompt.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ([], "completes nothing more often"),
+        (["second halves of titles"], "no memory of this data set's ids and rows"),
+        (["second halves of titles", "ids of titles"], "completes ids of titles more often"),
+    ],
+)
+def test_titles_alone_are_no_memory_of_a_data_set(found: list[str], verdict: str) -> None:
+    from raypo.cli import tables
+
+    findings = [
+        memory.MemoryFinding(what, 9, 0.5, 0.1, 0.1 if what in found else -0.1, 0.6, 1.0, 0.5, 1.5)
+        for what in memory._KINDS
+    ]
+    console = Console(width=200, file=StringIO())
+    console.print(tables.memory("tiny", findings))
+    assert verdict in console.file.getvalue()  # type: ignore[attr-defined]
