@@ -198,7 +198,7 @@ def catalogue(
         "250,500,1000,100000"
     ),
     users: Annotated[int, typer.Option(help="users of each size")] = 3,
-    budget: Annotated[int, typer.Option(help="tokens of titles per forward pass")] = 1024,
+    budget: Annotated[int, typer.Option(help="tokens of titles per forward pass")] = 512,
     dtype: Annotated[Dtype, typer.Option(help="of the model")] = Dtype.auto,
     seed: int = 0,
     output: Output = None,

@@ -43,7 +43,7 @@ class ScorerConfig(BaseConfig):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     batch_size: PositiveInt = Field(4, description="users per forward pass")
     token_budget: PositiveInt = Field(
-        1024, description="with catalogue=all: tokens of titles per forward pass"
+        512, description="with catalogue=all: tokens of titles per forward pass"
     )
     max_model_len: PositiveInt = Field(1024, description="of vLLM: prompt and candidate together")
     kv_cache_gib: PositiveInt = Field(2, description="of vLLM on CPU: memory of the KV cache")

@@ -27,7 +27,7 @@ from raypo.policy.projector import Projector, embedded_markers
 from raypo.policy.response_tree import response_tree
 from raypo.policy.scoring import score_responses
 
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET = 512
 _TITLES_OF_A_PASS = 64  # where a decoder cannot compute trees
 
 
