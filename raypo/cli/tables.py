@@ -79,9 +79,9 @@ def audited(audit: Audit) -> Group:
 
 
 def memory(model: str, findings: list[MemoryFinding]) -> Group:
-    """What a model completes of a data set word for word, beside a made-up one."""
+    """What a model completes of a data set word for word, beside a synthetic one."""
     table = Table(
-        "completed word for word", "questions", "data set", "made up", "difference",
+        "completed word for word", "questions", "data set", "synthetic", "difference",
         "log-prob of a token, difference", padding=(0, 1),
         title=f"what {model} remembers of the data set",
     )  # fmt: skip
@@ -90,15 +90,15 @@ def memory(model: str, findings: list[MemoryFinding]) -> Group:
             one.what,
             str(one.count),
             f"{one.exact:.3f}",
-            f"{one.made_up:.3f}",
-            Text(f"{one.exact - one.made_up:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"),
+            f"{one.synthetic:.3f}",
+            Text(f"{one.exact - one.synthetic:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"),
             Text(f"{one.logp_difference:+.2f} [{one.logp_low:+.2f}, {one.logp_high:+.2f}]"),
         )
     found = [one.what for one in findings if one.found]
     of_data_set = [what for what in found if what != TITLES]
     if of_data_set:
         verdict = (
-            f"It completes {' and '.join(of_data_set)} more often than in a made-up catalogue of "
+            f"It completes {' and '.join(of_data_set)} more often than in a synthetic catalogue of "
             "the same shape: scores on this data set may be of memory."
         )
     elif found:
@@ -107,7 +107,7 @@ def memory(model: str, findings: list[MemoryFinding]) -> Group:
             "set's ids and rows."
         )
     else:
-        verdict = "It completes nothing more often than in a made-up catalogue of the same shape."
+        verdict = "It completes nothing more often than in a synthetic catalogue of the same shape."
     return Group(table, Text(f"\n{verdict}"))
 
 

@@ -1,7 +1,7 @@
 """Has a language model read the benchmark? A probe of what it completes word for word.
 
 Di Palma et al. (arXiv 2505.10212) ask language models for MovieLens' items, users and ratings.
-This probe asks the same of any data set, and asks each question of a made-up catalogue too, whose
+This probe asks the same of any data set, and asks each question of a synthetic catalogue too, whose
 parts are the real ones in another order: what a model completes there, it has guessed.
 """
 
@@ -17,6 +17,7 @@ from raypo.data.dataset import Dataset
 from raypo.evaluation.intervals import bootstrap_interval
 from raypo.io.progress import Progress, no_progress
 from raypo.policy.completion import completions
+from raypo.policy.response_tree import common_prefix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,18 +30,18 @@ _NUM_BOOTSTRAP = 2000
 
 @dataclass(frozen=True)
 class Question:
-    """A text and how it goes on, in the data set and in one that was made up.
+    """A text and how it goes on, in the data set and in a synthetic one.
 
     Attributes:
         prompt: text, without a space at its end.
         answer: how it goes on, without the space before it.
-        made_up_prompt, made_up_answer: the same of the made-up catalogue.
+        synthetic_prompt, synthetic_answer: the same of the synthetic catalogue.
     """
 
     prompt: str
     answer: str
-    made_up_prompt: str
-    made_up_answer: str
+    synthetic_prompt: str
+    synthetic_answer: str
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,16 @@ class MemoryFinding:
     Attributes:
         what: the kind of question.
         count: of questions.
-        exact, made_up: share completed word for word, of the data set and of the made-up one.
-        low, high: 95% bootstrap interval of exact - made_up, over questions.
-        logp_difference: mean log-prob of a true token less that of a made-up one, in nats.
+        exact, synthetic: share completed word for word, of the data set and of the synthetic one.
+        low, high: 95% bootstrap interval of exact - synthetic, over questions.
+        logp_difference: mean log-prob of a true token less that of a synthetic one, in nats.
         logp_low, logp_high: its 95% interval.
     """
 
     what: str
     count: int
     exact: float
-    made_up: float
+    synthetic: float
     low: float
     high: float
     logp_difference: float
@@ -68,7 +69,7 @@ class MemoryFinding:
 
     @property
     def found(self) -> bool:
-        """Whether more is completed than in the made-up catalogue, at the 5% level."""
+        """Whether more is completed than in the synthetic catalogue, at the 5% level."""
         return self.low > 0
 
 
@@ -87,7 +88,7 @@ def probe_memory(
         tokenizer: its tokenizer.
         dataset: whose catalogue and rows are asked for.
         count: questions of each kind, at most.
-        seed: of the draws, and of the made-up catalogue.
+        seed: of the draws, and of the synthetic catalogue.
         progress: receives finished kinds.
     """
     findings = []
@@ -108,9 +109,9 @@ def _ask(
     seed: int,
 ) -> MemoryFinding:
     real = [(one.prompt, one.answer) for one in questions]
-    made_up = [(one.made_up_prompt, one.made_up_answer) for one in questions]
+    synthetic = [(one.synthetic_prompt, one.synthetic_answer) for one in questions]
     exact, logps = _completed(model, tokenizer, real)
-    guessed, guessed_logps = _completed(model, tokenizer, made_up)
+    guessed, guessed_logps = _completed(model, tokenizer, synthetic)
     difference = exact.astype(float) - guessed.astype(float)
     gain = logps - guessed_logps
     return MemoryFinding(
@@ -132,34 +133,31 @@ def _completed(
         before = list(tokenizer(prompt).input_ids)
         both = list(tokenizer(f"{prompt} {answer}").input_ids)
         # A tokenizer may join the prompt's end with what follows; the answer begins at the fork.
-        same = next(
-            (at for at, (one, other) in enumerate(zip(before, both, strict=False)) if one != other),
-            len(before),
-        )
+        same = common_prefix(before, both)
         prompts.append(both[:same])
         answers.append(both[same:])
     return completions(model, prompts, answers)
 
 
 def _titles(dataset: Dataset, generator: np.random.Generator, count: int) -> Iterator[Question]:
-    """The second half of a title; made up: that of another title with as many words."""
+    """The second half of a title; synthetic: that of another title with as many words."""
     halves = [_halves(title) for title in dict.fromkeys(dataset.titles) if len(title.split()) > 1]
     if len(halves) <= SHOTS + 1:
         return
     drawn = [halves[index] for index in generator.permutation(len(halves))]
     shots, asked = drawn[:SHOTS], drawn[SHOTS : SHOTS + count]
     others = _exchanged([(second, str(len(second.split()))) for _, second in drawn[SHOTS:]])
-    made_up_shots = _exchanged([(second, "") for _, second in shots])
+    synthetic_shots = _exchanged([(second, "") for _, second in shots])
     listed = "\n".join(f"- {first} {second}" for first, second in shots)
-    made_up = "\n".join(
-        f"- {first} {other}" for (first, _), other in zip(shots, made_up_shots, strict=True)
+    synthetic = "\n".join(
+        f"- {first} {other}" for (first, _), other in zip(shots, synthetic_shots, strict=True)
     )
     for (first, second), other in zip(asked, others[:count], strict=True):
         if other != second:
             yield Question(
                 f"Titles of a catalogue:\n{listed}\n- {first}",
                 second,
-                f"Titles of a catalogue:\n{made_up}\n- {first}",
+                f"Titles of a catalogue:\n{synthetic}\n- {first}",
                 other,
             )
 
@@ -171,13 +169,13 @@ def _halves(title: str) -> tuple[str, str]:
 
 
 def _ids(dataset: Dataset, generator: np.random.Generator, count: int) -> Iterator[Question]:
-    """The id of a title in the source; made up: the id of another item with as many characters."""
+    """The id of a title in the source; synthetic: that of another item with as many characters."""
     pairs = list(zip(dataset.titles, map(str, dataset.items["source_id"]), strict=True))
     if len(pairs) <= SHOTS + 1:
         return
     drawn = [pairs[index] for index in generator.permutation(len(pairs))]
     others = _exchanged([(source, str(len(source))) for _, source in drawn])
-    listed, made_up = (
+    listed, synthetic = (
         "\n".join(f"{title} has the id {source}" for (title, _), source in shots)
         for shots in (
             [(pair, pair[1]) for pair in drawn[:SHOTS]],
@@ -190,13 +188,13 @@ def _ids(dataset: Dataset, generator: np.random.Generator, count: int) -> Iterat
             yield Question(
                 f"Items and their ids:\n{listed}\n{title} has the id",
                 source,
-                f"Items and their ids:\n{made_up}\n{title} has the id",
+                f"Items and their ids:\n{synthetic}\n{title} has the id",
                 other,
             )
 
 
 def _rows(dataset: Dataset, generator: np.random.Generator, count: int) -> Iterator[Question]:
-    """The next id of a user's row; made up: the row after ids were exchanged in the catalogue."""
+    """The next id of a user's row; synthetic: the row after ids were exchanged in the catalogue."""
     ids = [str(one) for one in dataset.items["source_id"]]
     order = generator.permutation(len(ids))
     shuffled = [ids[index] for index in order]

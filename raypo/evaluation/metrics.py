@@ -53,17 +53,19 @@ def popularity_bias(
 ) -> np.ndarray:
     """Log popularity difference [n] between recommended items and the items a user consumed.
 
-    LogPop(recommended item) - mean over the history of LogPop(item), with LogPop(i) = log(1 +
-    occurrences of i in all training sequences): NAPO (arXiv 2508.09653), appendix D, and the
-    user-level log popularity difference of Lichtenberg et al. 2024 (arXiv 2406.01285) for one
-    recommended item. 0 follows the user's own taste for popular items; above 0 favours them.
+    LogPop(recommended item), or its mean over a list of them, - mean over the history of
+    LogPop(item), with LogPop(i) = log(1 + occurrences of i in all training sequences): NAPO (arXiv
+    2508.09653), appendix D, and the user-level log popularity difference of Lichtenberg et al. 2024
+    (arXiv 2406.01285) for one recommended item. 0 follows the user's own taste for popular items;
+    above 0 favours them.
 
     Args:
-        recommended: item ids, [n].
+        recommended: item ids, [n] or lists [n, k].
         histories: n arrays of item ids.
         popularity: occurrences of each item in the training sequences, [items].
     """
     logs = np.log(popularity + 1.0)
     consumed = np.array([logs[np.asarray(history)].mean() for history in histories])
-    difference: np.ndarray = logs[recommended] - consumed
+    own = logs[recommended]
+    difference: np.ndarray = (own if own.ndim == 1 else own.mean(axis=1)) - consumed
     return difference

@@ -48,7 +48,7 @@ def check_catalogue(config: EvaluateConfig) -> None:
     Raises:
         InputError: they do not.
     """
-    retrieved = num_retrieved(config)
+    retrieved = _count(config, "retrieved")
     if retrieved is not None and config.retrievers is None:
         raise InputError(
             f"catalogue={config.catalogue}: give retrievers, run folders of recommenders or "
@@ -66,12 +66,8 @@ def check_catalogue(config: EvaluateConfig) -> None:
         raise InputError(f"scorer.kind={config.scorer.kind}: with catalogue, use packed")
 
 
-def num_retrieved(config: EvaluateConfig) -> int | None:
-    """K of `retrieved:K`; None retrieves nothing."""
-    return _count(config, "retrieved")
-
-
 def _count(config: EvaluateConfig, wanted: str) -> int | None:
+    """K of `retrieved:K` or `beam:K`, whichever is wanted; None where it is another."""
     kind, _, count = (config.catalogue or "").partition(":")
     return int(count) if kind == wanted else None
 
@@ -160,7 +156,7 @@ def _retrieved(
     config: EvaluateConfig, dataset: Dataset, rows: pd.DataFrame
 ) -> list[list[int]] | None:
     """Retrieved items of each row in random order; None where everything is ranked."""
-    count = num_retrieved(config)
+    count = _count(config, "retrieved")
     if count is None:
         return None
     assert config.retrievers is not None

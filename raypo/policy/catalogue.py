@@ -24,7 +24,7 @@ from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import decoder_of
 from raypo.policy.packing import Markers
 from raypo.policy.projector import Projector, embedded_markers
-from raypo.policy.response_tree import response_tree
+from raypo.policy.response_tree import common_prefix, response_tree
 from raypo.policy.scoring import score_responses
 
 TOKEN_BUDGET = 512
@@ -87,7 +87,7 @@ def _cut(titles: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
     size, before = 0, list[int]()
     for index in sorted(range(len(titles)), key=lambda number: list(titles[number])):
         read = list(titles[index])[:-1]  # nothing reads the last token
-        new = len(read) - _shared(before, read)
+        new = len(read) - common_prefix(before, read)
         if part and size + new > budget:
             yield part
             part, size, new = [], 0, len(read)
@@ -95,11 +95,6 @@ def _cut(titles: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
         size, before = size + new, read
     if part:
         yield part
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    length = min(len(one), len(other))
-    return next((at for at in range(length) if one[at] != other[at]), length)
 
 
 def _part(titles: Sequence[Sequence[int]], chosen: list[int]) -> _Part:

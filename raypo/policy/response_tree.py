@@ -37,6 +37,12 @@ class _Node:
     predicted: list[tuple[int, int]] = field(default_factory=list)
 
 
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of tokens that two sequences begin with alike."""
+    length = min(len(one), len(other))
+    return next((at for at in range(length) if one[at] != other[at]), length)
+
+
 def response_tree(responses: Sequence[Sequence[int]]) -> ResponseTree:
     """The tree of responses, none of which is empty; children stand in the order they come in."""
     root = _Node()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,47 @@ from raypo.policy.attention import row_multiple
 from raypo.policy.logps import response_logps
 from raypo.policy.packing import Markers, pack_responses
 from raypo.policy.projector import Projector
+
+if TYPE_CHECKING:
+    from raypo.policy.adapters import AdapterScorer
+
+
+class Users(Protocol):
+    """Token ids of users, as of `raypo.data.tokenisation.EncodedUsers`."""
+
+    @property
+    def prompts(self) -> Sequence[Sequence[int]]:
+        """One list per user."""
+
+    @property
+    def responses(self) -> Sequence[Sequence[Sequence[int]]]:
+        """Per user, one list per response, as many for all."""
+
+    @property
+    def markers(self) -> Sequence[Markers] | None:
+        """Per user, tokens that a projector gives."""
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether responses are pairs."""
+
+
+def score_users(
+    policy: AdapterScorer, name: str, users: Users, pad_token_id: int, batch_size: int
+) -> Tensor:
+    """`score_responses` by the adapter `name`, with its projector where it has one."""
+    projector = policy.projector(name)
+    with policy.using(name) as model:
+        return score_responses(
+            model,
+            users.prompts,
+            users.responses,
+            pad_token_id,
+            batch_size,
+            users.markers if projector is not None else None,
+            projector,
+            users.is_pointwise,
+        )
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from raypo.data.dataset import Dataset
 from raypo.data.training_rows import TrainingRows
+from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.heuristics import fit_heuristic
 from raypo.recommenders.histories import pad_sequences
 from raypo.recommenders.train import load_recommender
@@ -41,15 +43,17 @@ def catalogue_scorer(source: Path | str, dataset: Dataset, seed: int = 0) -> Cat
         fitted = fit_heuristic(source, TrainingRows.of_frame(dataset.train), len(items))  # type: ignore[arg-type]
         fitted = replace(fitted, popularity=popularity)
         return lambda histories: fitted(histories, np.tile(items, (len(histories), 1)))
-    model = load_recommender(source)
+    return partial(recommender_scores, load_recommender(source))
 
-    @torch.no_grad()
-    def score(histories: Sequence[Sequence[int]]) -> np.ndarray:
-        embeddings = model.embed(pad_sequences(list(histories)))
-        scores: np.ndarray = model.score_all(embeddings).numpy()
-        return scores[:, : len(items)]
 
-    return score
+@torch.no_grad()
+def recommender_scores(
+    model: SequentialRecommender, histories: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """A recommender's scores [rows, items] of the whole catalogue after histories."""
+    embeddings = model.embed(pad_sequences(list(histories)))
+    scores: np.ndarray = model.score_all(embeddings).numpy()
+    return scores
 
 
 def people_repeat(rows: TrainingRows) -> bool:
@@ -93,12 +97,12 @@ def retrieve(
     for start in range(0, len(histories), _ROWS_AT_A_TIME):
         part = histories[start : start + _ROWS_AT_A_TIME]
         may = allowed(part)
-        orders = [_best(scorer(part), may, count) for scorer in scorers]
+        orders = [best_items(scorer(part), may, count) for scorer in scorers]
         found += [_in_turn([order[row] for order in orders], count) for row in range(len(part))]
     return found
 
 
-def _best(scores: np.ndarray, allowed: np.ndarray, count: int) -> list[list[int]]:
+def best_items(scores: np.ndarray, allowed: np.ndarray, count: int) -> list[list[int]]:
     """Items of each row, the best first; of equal scores the smaller item first."""
     masked = np.where(allowed, scores, -np.inf)
     order = np.argsort(-masked, axis=1, kind="stable")[:, :count]

@@ -21,10 +21,10 @@ from raypo.data.dataset import load_dataset
 from raypo.data.tokenisation import EncodedUsers, Encoder, make_encoder
 from raypo.policy.adapters import AdapterScorer, check_adapter
 from raypo.policy.prompt_record import with_recorded_prompt
-from raypo.policy.scoring import score_responses
+from raypo.policy.scoring import score_users
 from raypo.recommenders.hint_sources import HintInputs, held_out_hints
 from raypo.recommenders.hints import ModelScore
-from raypo.recommenders.histories import pad_sequences
+from raypo.recommenders.retrieval import best_items, recommender_scores
 from raypo.recommenders.train import load_recommender
 from raypo.serving.fused import FusedScore
 from raypo.serving.runs import FUSED, Served
@@ -170,13 +170,12 @@ class Ranker:
         """
         if self._recommender is None:
             raise InputError("candidates: required, as these runs have no recommender to retrieve")
-        embeddings = self._recommender.embed(pad_sequences([question.history]))
-        scores = self._recommender.score_all(embeddings)[0].numpy().astype(np.float64)
-        scores[list(question.excluded)] = -np.inf
+        scores = recommender_scores(self._recommender, [question.history])
+        allowed = np.ones(scores.shape, dtype=bool)
+        allowed[0, list(question.excluded)] = False
         if question.allowed is not None:
-            scores[~question.allowed] = -np.inf
-        best = np.argsort(-scores, kind="stable")[: question.retrieved]
-        found = [int(item) for item in best if np.isfinite(scores[item])]
+            allowed &= question.allowed
+        (found,) = best_items(scores, allowed, question.retrieved)
         if not found:
             raise InputError("filters: leave no item of the catalogue")
         return found
@@ -287,16 +286,6 @@ class Ranker:
 
     def _score(self, name: str, users: EncodedUsers) -> np.ndarray:
         """Log-probs [b, k] of a model."""
-        projector = self._policy.projector(name)
-        with self._policy.using(name) as model:
-            logps = score_responses(
-                model,
-                users.prompts,
-                users.responses,
-                self._encoders[name].tokenizer.pad_token_id,
-                self._max_batch,
-                users.markers if projector is not None else None,
-                projector,
-                users.is_pointwise,
-            )
+        pad = self._encoders[name].tokenizer.pad_token_id
+        logps = score_users(self._policy, name, users, pad, self._max_batch)
         return np.asarray(logps.numpy(), dtype=np.float64)

@@ -55,7 +55,7 @@ def test_what_a_model_knows_by_heart_is_found(
     model, tokenizer = learned(model_folder, inputs[0])
     after = {one.what: one for one in probe_memory(model, tokenizer, dataset, count=30)}
     ids = after["ids of titles"]
-    assert ids.found and ids.exact > 0.1 > 0.05 > ids.made_up
+    assert ids.found and ids.exact > 0.1 > 0.05 > ids.synthetic
     assert ids.logp_low > 0
 
 
@@ -75,7 +75,7 @@ def test_answers_are_exact_where_greedy_decoding_gives_them(model_folder: Path) 
     assert (logps < 0).all()
 
 
-def test_questions_of_the_made_up_catalogue_have_the_same_shape(
+def test_questions_of_the_synthetic_catalogue_have_the_same_shape(
     inputs: tuple[Path, Path, Path],
 ) -> None:
     dataset = load_dataset(inputs[0])
@@ -83,9 +83,11 @@ def test_questions_of_the_made_up_catalogue_have_the_same_shape(
         questions = list(make(dataset, np.random.default_rng(0), 50))
         assert len(questions) > 10
         for one in questions:
-            assert one.answer != one.made_up_answer or "User" in one.prompt or "user" in one.prompt
-            assert len(one.answer.split()) == len(one.made_up_answer.split())
-            assert len(one.prompt.splitlines()) == len(one.made_up_prompt.splitlines())
+            assert (
+                one.answer != one.synthetic_answer or "User" in one.prompt or "user" in one.prompt
+            )
+            assert len(one.answer.split()) == len(one.synthetic_answer.split())
+            assert len(one.prompt.splitlines()) == len(one.synthetic_prompt.splitlines())
 
 
 @pytest.mark.parametrize(

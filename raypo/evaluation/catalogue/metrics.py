@@ -21,7 +21,7 @@ from raypo.evaluation.catalogue_metrics import (
     tail_items,
 )
 from raypo.evaluation.intervals import Resampling, bootstrap_interval
-from raypo.evaluation.metrics import hit_at, ndcg_at, reciprocal_rank
+from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank
 
 CUTOFFS = (1, 5, 10, 20)
 LIST = 10
@@ -56,14 +56,13 @@ def row_metrics(ranked: pd.DataFrame, items: ItemStatistics) -> dict[str, np.nda
 def _list_metrics(ranked: pd.DataFrame, items: ItemStatistics) -> dict[str, np.ndarray]:
     length = min(LIST, *(len(one) for one in ranked["items"]))
     lists = np.stack([np.asarray(one)[:length] for one in ranked["items"]])
-    logs = np.log(items.popularity + 1.0)
-    consumed = np.array([logs[np.asarray(history)].mean() for history in ranked["history"]])
+    bias = popularity_bias(lists, list(ranked["history"]), items.popularity)
     count = len(items.popularity)
     at_rank = (count - np.arange(length)) / count
     surprise = np.maximum(at_rank - items.chance[lists], 0.0)
     relevant = lists == ranked["target"].to_numpy()[:, None]
     values = {
-        f"PopularityBias@{length}": logs[lists].mean(axis=1) - consumed,
+        f"PopularityBias@{length}": bias,
         f"TailPercentage@{length}": tail_items(items.popularity)[lists].mean(axis=1),
         f"Novelty@{length}": items.novelty[lists].mean(axis=1),
         f"Serendipity@{length}": (surprise * relevant).sum(axis=1) / length,

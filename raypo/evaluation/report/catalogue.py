@@ -16,6 +16,7 @@ from raypo.evaluation.catalogue.metrics import CUTOFFS, LIST, target_positions
 from raypo.evaluation.catalogue.ranked import read_ranked
 from raypo.evaluation.metrics import hit_at, ndcg_at
 from raypo.evaluation.ranking import rank_candidates
+from raypo.evaluation.report.comparisons import NUM_BOOTSTRAP
 from raypo.evaluation.report.runs import ReportRun
 from raypo.evaluation.significance import Comparison, compare
 from raypo.io.files import read_json
@@ -92,7 +93,7 @@ def catalogue_section(
     """The section, or None where no model ranked the catalogue.
 
     Raises:
-        InputError: models ranked different rows, or what different retrievers found.
+        InputError: models ranked for different rows.
     """
     if not runs:
         return None
@@ -149,7 +150,7 @@ def _compared(best: CatalogueRun, others: Sequence[CatalogueRun]) -> list[tuple[
         return []
     hits = [_hits(run) for run in (best, *others)]
     users = best.ranked["user_id"].to_numpy()
-    found = compare(hits[1:], hits[0], 2000, 0, users)
+    found = compare(hits[1:], hits[0], NUM_BOOTSTRAP, 0, users)
     return [(_named(run), one) for run, one in zip(others, found, strict=True)]
 
 

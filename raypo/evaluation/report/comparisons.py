@@ -12,7 +12,7 @@ from raypo.evaluation.ranking import row_hits
 from raypo.evaluation.report.runs import ReportRun
 from raypo.evaluation.significance import Comparison, compare
 
-_NUM_BOOTSTRAP = 2000
+NUM_BOOTSTRAP = 2000
 
 
 def check_same_rows(runs: Sequence[ReportRun]) -> None:
@@ -73,9 +73,7 @@ def compare_with_best(runs: Sequence[ReportRun], mode: str) -> dict[str, Compari
         return {}
     assert best.predictions is not None
     users = best.predictions["user_id"].to_numpy()[answered]
-    compared = compare(
-        [own[answered] for own in hits], baseline[answered], _NUM_BOOTSTRAP, 0, users
-    )
+    compared = compare([own[answered] for own in hits], baseline[answered], NUM_BOOTSTRAP, 0, users)
     return {run.name: one for run, one in zip(others, compared, strict=True)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from raypo.orchestration.inference.policy_tasks import merge_on_cluster
 from raypo.orchestration.inference.ray_blocks import in_blocks
 from raypo.policy.adapters import AdapterScorer
 from raypo.policy.precision import dtype_name
-from raypo.policy.scoring import score_responses
+from raypo.policy.scoring import score_users
 
 _BATCHES_PER_BLOCK = 4
+_READ = ["name", "row", "permutation", "history", "candidates"]
 
 
 def score(
@@ -42,7 +44,7 @@ def score(
     progress(len(batch.store), len(batch.requests), "loading scorers")
     if config.kind == "packed":
         arguments: tuple[Any, ...] = (models, config.batch_size)
-        _run_pool(_PackedScorer, arguments, missing, config, batch, progress)
+        run_pool(_PackedScorer, arguments, missing[_READ], config, batch, progress, _logps)
         refuse_missing(batch)
         return
     # One engine per model: vLLM's prompt_logprobs fails with adapters on CPU.
@@ -52,21 +54,32 @@ def score(
             merged = merge_on_cluster(models, folder, config)
             dtype = dtype_name(models.policy, config.gpus_per_worker > 0)
             arguments = (merged, dtype, models.encoder, config)
-            _run_pool(_VllmScorer, arguments, own, config, batch, progress)
+            run_pool(_VllmScorer, arguments, own[_READ], config, batch, progress, _logps)
     refuse_missing(batch)
 
 
-def _run_pool(
+def run_pool(
     scorer: type,
     arguments: tuple[Any, ...],
     requests: pd.DataFrame,
     config: ScorerConfig,
     batch: RequestBatch,
     progress: Progress,
+    answer: Callable[[Mapping[str, Any]], dict[str, Any]],
 ) -> None:
+    """Answer requests by a Ray Data pool, and store the answers as they come.
+
+    Args:
+        scorer: class of the pool's actors, which takes and gives data frames.
+        arguments: of its constructor.
+        requests: what it reads, with columns name, row and permutation among others.
+        config: size of the pool and of its batches.
+        batch: whose store receives the answers.
+        progress: receives the number of answers.
+        answer: what is stored of a row that the scorer gave, beside its request's key.
+    """
     rows_per_block = config.batch_size * _BATCHES_PER_BLOCK
-    columns = ["name", "row", "permutation", "history", "candidates"]
-    scored = in_blocks(requests[columns], rows_per_block).map_batches(
+    scored = in_blocks(requests, rows_per_block).map_batches(
         scorer,
         fn_constructor_args=arguments,
         batch_size=rows_per_block,
@@ -77,9 +90,12 @@ def _run_pool(
     )
     for row in scored.iter_rows():
         key = {"name": row["name"], "row": int(row["row"]), "permutation": int(row["permutation"])}
-        values = {column: np.asarray(row[column]).tolist() for column in ("logps", "lengths")}
-        batch.store.add(key | values)
+        batch.store.add(key | answer(row))
         progress(len(batch.store), len(batch.requests), "rows scored")
+
+
+def _logps(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: np.asarray(row[column]).tolist() for column in ("logps", "lengths")}
 
 
 def refuse_missing(batch: RequestBatch) -> None:
@@ -138,18 +154,7 @@ class _PackedScorer:
     def _score(self, name: Any, requests: pd.DataFrame) -> pd.DataFrame:
         users = _encoded(self._encoder, requests)
         pad = self._encoder.tokenizer.pad_token_id
-        projector = self._policy.projector(str(name))
-        with self._policy.using(str(name)) as model:
-            logps = score_responses(
-                model,
-                users.prompts,
-                users.responses,
-                pad,
-                self._batch_size,
-                users.markers if projector is not None else None,
-                projector,
-                users.is_pointwise,
-            )
+        logps = score_users(self._policy, str(name), users, pad, self._batch_size)
         return _answers(requests, logps.numpy(), users)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import ray.data
 from torch import nn
 
 from raypo.config import ScorerConfig
@@ -16,16 +15,14 @@ from raypo.evaluation.catalogue.ranked import ANSWER_COLUMNS, keep_best
 from raypo.evaluation.models import LanguageModels
 from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import Progress
-from raypo.orchestration.inference.ray_blocks import in_blocks
-from raypo.orchestration.inference.score import refuse_missing
+from raypo.orchestration.inference.score import refuse_missing, run_pool
 from raypo.policy.adapters import AdapterScorer
 from raypo.policy.beam import search_titles, title_tree
 from raypo.policy.catalogue import CatalogueTree, score_catalogue
 from raypo.policy.packing import Markers
 from raypo.policy.projector import Projector
-from raypo.policy.scoring import score_responses
+from raypo.policy.scoring import score_users
 
-_BATCHES_PER_BLOCK = 4
 _Prompt = tuple[Sequence[int], Markers | None, Projector | None]
 _Scored = tuple[np.ndarray, np.ndarray]  # items and their log-probs
 
@@ -71,22 +68,13 @@ def rank_catalogue(
     if not len(missing):
         return
     progress(len(batch.store), len(batch.requests), "loading scorers")
-    rows_per_block = config.batch_size * _BATCHES_PER_BLOCK
-    columns = ["name", "row", "permutation", "history", "candidates", "target"]
-    ranked = in_blocks(missing[columns], rows_per_block).map_batches(
-        _Ranker,
-        fn_constructor_args=(models, options),
-        batch_size=rows_per_block,
-        batch_format="pandas",
-        compute=ray.data.ActorPoolStrategy(size=config.workers),
-        num_cpus=1,
-        num_gpus=config.gpus_per_worker,
-    )
-    for row in ranked.iter_rows():
-        key = {"name": row["name"], "row": int(row["row"]), "permutation": int(row["permutation"])}
-        batch.store.add(key | {column: _plain(row[column]) for column in ANSWER_COLUMNS})
-        progress(len(batch.store), len(batch.requests), "rows ranked")
+    read = missing[["name", "row", "permutation", "history", "candidates", "target"]]
+    run_pool(_Ranker, (models, options), read, config, batch, progress, _kept)
     refuse_missing(batch)
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: _plain(row[column]) for column in ANSWER_COLUMNS}
 
 
 def _plain(value: Any) -> Any:
@@ -146,18 +134,8 @@ class _Ranker:
     def _rank_as_many(self, name: str, requests: pd.DataFrame) -> pd.DataFrame:
         """Requests that have the same number of candidates."""
         users = self._encoder.encode(requests["history"], requests["candidates"])
-        projector = self._policy.projector(name)
-        with self._policy.using(name) as model:
-            logps = score_responses(
-                model,
-                users.prompts,
-                users.responses,
-                self._encoder.tokenizer.pad_token_id,
-                self._options.batch_size,
-                users.markers if projector is not None else None,
-                projector,
-                users.is_pointwise,
-            ).numpy()
+        pad = self._encoder.tokenizer.pad_token_id
+        logps = score_users(self._policy, name, users, pad, self._options.batch_size).numpy()
         candidates = [np.asarray(one) for one in requests["candidates"]]
         return self._answers(requests, lambda position: (candidates[position], logps[position]))
 
