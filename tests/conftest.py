@@ -16,6 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# A worker of several: Ray finds clusters by a file in its folder, and one must not join another's.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["RAY_TMPDIR"] = f"/tmp/raypo-{worker}"  # short: socket paths have 107 bytes
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # How long an example takes says nothing about behaviour, and a busy machine is slow.
 settings.register_profile("raypo", deadline=None)
 settings.load_profile("raypo")

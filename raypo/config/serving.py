@@ -52,7 +52,12 @@ class Limits(BaseConfig):
 class Batching(BaseConfig):
     """How requests that wait are put together."""
 
-    users: PositiveInt = Field(8, description="requests in one forward pass, at most")
+    users: PositiveInt = Field(8, description="requests that are ranked together, at most")
+    tokens: PositiveInt = Field(
+        4096,
+        description="tokens of one forward pass, at most, unless one request has more: those "
+        "ranked together are sorted by length and packed into as few passes as hold them",
+    )
     wait_s: Annotated[float, Field(ge=0)] = Field(
         0.01, description="how long the first of a batch waits for others"
     )

@@ -38,7 +38,7 @@ class _Replica:
     def __init__(self, served: Served, batching: Batching, cpus: float) -> None:
         silence_logs()
         torch.set_num_threads(max(1, int(cpus)))
-        self._ranker = Ranker(served, batching.users)
+        self._ranker = Ranker(served, batching.tokens)
         self._refused: dict[str, str] = {}
         self.rank.set_max_batch_size(batching.users)
         self.rank.set_batch_wait_timeout_s(batching.wait_s)

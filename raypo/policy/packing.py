@@ -151,7 +151,7 @@ def pack_responses(
     """
     _check(prompts, responses)
     users = [_user(prompt, answers) for prompt, answers in zip(prompts, responses, strict=True)]
-    rows = _first_fit([len(user.tokens) for user in users], token_budget)
+    rows = first_fit([len(user.tokens) for user in users], token_budget)
     longest = max(sum(len(users[index].tokens) for index in row) for row in rows)
     width = -(-longest // multiple_of) * multiple_of
     per_user = len(responses[0])
@@ -252,8 +252,13 @@ def _user(prompt: Sequence[int], responses: Sequence[Sequence[int]]) -> _User:
     )
 
 
-def _first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
-    """Users of each row: every user goes into the first row with enough free columns."""
+def first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
+    """Users of each row: every user goes into the first row with enough free columns.
+
+    Args:
+        lengths: columns that each user needs.
+        budget: columns of a row; a longer user has a row alone. None is one row for all.
+    """
     if budget is None:
         return [list(range(len(lengths)))]
     rows: list[list[int]] = []

@@ -27,6 +27,7 @@ from raypo.recommenders.hints import ModelScore
 from raypo.recommenders.retrieval import best_items, recommender_scores
 from raypo.recommenders.train import load_recommender
 from raypo.serving.fused import FusedScore
+from raypo.serving.passes import plan_passes, take
 from raypo.serving.runs import FUSED, Served
 
 RECOMMENDER = "recommender"
@@ -77,17 +78,17 @@ class Ranking:
 class Ranker:
     """The models of finished runs in memory, which answer questions together."""
 
-    def __init__(self, served: Served, max_batch: int = 8) -> None:
+    def __init__(self, served: Served, token_budget: int = 4096) -> None:
         """Load the data set, the recommender and the base model with its adapters.
 
         Args:
             served: what to load; its adapters are left to `set_adapters`.
-            max_batch: users in one forward pass.
+            token_budget: tokens of one forward pass, at most, unless one user has more.
 
         Raises:
             InputError: a run is incomplete.
         """
-        self._served, self._max_batch = served, max_batch
+        self._served, self._token_budget = served, token_budget
         self._lock = threading.Lock()  # adapters do not change under a ranking
         self._dataset = load_dataset(served.data)
         self._recommender = load_recommender(served.recommender) if served.recommender else None
@@ -181,7 +182,7 @@ class Ranker:
         return found
 
     def rank(self, questions: Sequence[Question]) -> list[Ranking]:
-        """Answer questions, those of one model and number of candidates in common passes.
+        """Answer questions, those of one model in common passes.
 
         Raises:
             InputError: a model is unknown.
@@ -258,20 +259,38 @@ class Ranker:
         self, questions: Sequence[Question], listed: Sequence[list[int]]
     ) -> list[np.ndarray | None]:
         """Log-probs [k] of each question's candidates; None for the recommender alone."""
-        groups: dict[tuple[str, int], list[int]] = {}
-        for number, (question, items) in enumerate(zip(questions, listed, strict=True)):
+        by_model: dict[str, list[int]] = {}
+        for number, question in enumerate(questions):
             name = self._adapter_name(question.model)
             if name is not None:
-                groups.setdefault((name, len(items)), []).append(number)
+                by_model.setdefault(name, []).append(number)
         found: list[np.ndarray | None] = [None] * len(questions)
-        for (name, _), numbers in groups.items():
-            users = self._encoders[name].encode(
+        for name, numbers in by_model.items():
+            users = self._encode(
+                name,
                 [questions[number].history for number in numbers],
                 [listed[number] for number in numbers],
             )
-            for number, own in zip(numbers, self._score(name, users), strict=True):
-                found[number] = own
+            for chosen in plan_passes(users, self._token_budget):
+                scored = self._score(name, take(users, chosen))
+                for user, own in zip(chosen, scored, strict=True):
+                    found[numbers[user]] = own[: len(listed[numbers[user]])]
         return found
+
+    def _encode(
+        self, name: str, histories: Sequence[Sequence[int]], listed: Sequence[Sequence[int]]
+    ) -> EncodedUsers:
+        """Users with different numbers of candidates; hints are made for equal ones at a time."""
+        alone = [
+            self._encoders[name].encode([history], [items])
+            for history, items in zip(histories, listed, strict=True)
+        ]
+        return EncodedUsers(
+            [user.prompts[0] for user in alone],
+            [user.responses[0] for user in alone],
+            [user.markers[0] for user in alone if user.markers] or None,
+            self._encoders[name].is_pointwise,
+        )
 
     def _adapter_name(self, model: str) -> str | None:
         if model == RECOMMENDER:
@@ -285,7 +304,7 @@ class Ranker:
         return next((name for name, one in self._adapters.items() if one and one == wanted), None)
 
     def _score(self, name: str, users: EncodedUsers) -> np.ndarray:
-        """Log-probs [b, k] of a model."""
+        """Log-probs [b, k] of a model, from one forward pass."""
         pad = self._encoders[name].tokenizer.pad_token_id
-        logps = score_users(self._policy, name, users, pad, self._max_batch)
+        logps = score_users(self._policy, name, users, pad, len(users.prompts))
         return np.asarray(logps.numpy(), dtype=np.float64)

@@ -1,11 +1,7 @@
 """Answers of the engine pool are those of the requested model, whichever others it serves."""
 
-import os
-import signal
-
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 
@@ -20,6 +16,7 @@ from raypo.evaluation.requests import RequestBatch
 from raypo.io.progress import no_progress
 from raypo.policy.adapters import load_policy, save_adapter
 from raypo.policy.model import greedy_answer
+from tests.orchestration.processes import started
 
 # Ray's own modules are written against older pydantic and warn about it.
 pytestmark = [
@@ -140,10 +137,9 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
     def kill_once(done: int, total: int, note: str = "") -> None:
         if not done or killed:
             return
-        for process in psutil.process_iter(["cmdline"]):
-            if any("EngineCore" in part for part in process.info["cmdline"] or []):
-                os.kill(process.pid, signal.SIGKILL)
-                killed.append(process.pid)
+        for process in started("EngineCore"):
+            process.kill()
+            killed.append(process.pid)
 
     # Long answers: the engine is still at work when the first of them arrive.
     config = EngineConfig(batch_size=8, max_new_tokens=96)

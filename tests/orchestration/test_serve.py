@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from raypo.config import ServeConfig, parse_config
+from tests.orchestration.processes import started
 
 # Deprecations within Ray Serve and the client, whose modules are imported in tests for that reason.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -123,12 +124,7 @@ def test_too_many_requests_are_refused_with_a_time_to_try_again(url: str) -> Non
 
 
 def replicas() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        name = " ".join(process.info["cmdline"] or [])
-        if "ServeReplica:raypo:replica" in name:
-            found.append(process)
-    return found
+    return started("ServeReplica:raypo:replica")
 
 
 def test_requests_survive_the_death_of_a_replica(url: str) -> None:

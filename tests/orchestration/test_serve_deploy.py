@@ -68,6 +68,7 @@ def test_the_application_file_is_deployed(
         answer = httpx.post(f"{url}/v1/rank", json=ask, timeout=60)
         assert answer.status_code == 200 and len(answer.json()["items"]) == 2
         before = {process.pid for process in replicas()}
+        assert before
         adapters = {"sft": str(inputs[2]), "other": str(other)}
         application["deployments"] = [{"name": "replica", "user_config": {"adapters": adapters}}]
         wait_for(deploy)

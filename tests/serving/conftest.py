@@ -44,7 +44,7 @@ def served(inputs: tuple[Path, Path, Path]) -> Served:
 
 @pytest.fixture(scope="session")
 def ranker(served: Served) -> Ranker:
-    ranker = Ranker(served, max_batch=3)
+    ranker = Ranker(served, token_budget=100)
     assert ranker.set_adapters(served.adapters) == {}
     return ranker
 
