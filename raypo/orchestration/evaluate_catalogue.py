@@ -62,8 +62,16 @@ def check_catalogue(config: EvaluateConfig) -> None:
     baseline = config.recommender is not None or config.heuristic is not None
     if baseline and _count(config, "beam") is not None:
         raise InputError(f"catalogue={config.catalogue}: is of language models; use all")
-    if config.scorer.kind != "packed":
-        raise InputError(f"scorer.kind={config.scorer.kind}: with catalogue, use packed")
+    if config.scorer.kind == "vllm" and _count(config, "beam") is None:
+        raise InputError(
+            f"scorer.kind=vllm: ranks the catalogue by beam:K alone; use packed with "
+            f"catalogue={config.catalogue}"
+        )
+    if config.scorer.kind == "vllm" and config.scorer.length_normalised:
+        raise InputError(
+            "scorer.length_normalised: a beam finds the titles of the highest log-prob, not per "
+            "token; leave it out with scorer.kind=vllm"
+        )
 
 
 def _count(config: EvaluateConfig, wanted: str) -> int | None:
@@ -94,6 +102,8 @@ def evaluate_catalogue(config: EvaluateConfig, evaluation: Evaluation, progress:
     record: dict[str, Any] = {"catalogue": config.catalogue, "rank_seen": config.rank_seen}
     if isinstance(models, LanguageModels):
         _check_template(models, everything=candidates is None)
+        if config.scorer.kind == "vllm":
+            _refuse_vectors(models)
         ranked, seconds = _by_policies(config, evaluation, models, candidates, progress)
         record["seconds"] = seconds
     else:
@@ -149,6 +159,14 @@ def _check_template(models: LanguageModels, everything: bool) -> None:
         raise InputError(
             "catalogue: the policy's prompts name candidates, which only catalogue=retrieved:K "
             "has; train one with policy.prompt=history to rank the whole catalogue"
+        )
+
+
+def _refuse_vectors(models: LanguageModels) -> None:
+    hints = models.encoder.hints
+    if hints is not None and hints.marker is not None:
+        raise InputError(
+            "scorer.kind=vllm: reads tokens alone, and these prompts have vector hints; use packed"
         )
 
 

@@ -1,18 +1,14 @@
 """Beam search over a catalogue's titles: k of them, with exact log-probs, and no other text.
 
-The tree of titles is walked level by level behind a prompt whose keys and values are kept. A level
-keeps the `width` likeliest beginnings. One that is less likely than the k-th best complete title
-cannot lead to a better one, since log-probs only fall, and is left; with an unlimited width the k
-titles are those of the highest log-probs.
+The tree of titles is walked level by level behind a prompt whose keys and values are kept. With an
+unlimited width the k titles are those of the highest log-probs.
 
 Shapes: p tokens of the prompt, w of a level, c of all levels so far, d hidden size.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,54 +23,14 @@ from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import decoder_of
 from raypo.policy.packing import Markers
 from raypo.policy.projector import Projector
-
-
-@dataclass
-class TitleNode:
-    """A beginning of titles.
-
-    Attributes:
-        children: by the token that follows.
-        titles: indices of the titles that end here.
-    """
-
-    children: dict[int, TitleNode] = field(default_factory=dict)
-    titles: list[int] = field(default_factory=list)
-
-
-def title_tree(titles: Sequence[Sequence[int]]) -> TitleNode:
-    """The tree of titles, end-of-sequence tokens included."""
-    root = TitleNode()
-    for index, title in enumerate(titles):
-        node = root
-        for token in title:
-            node = node.children.setdefault(token, TitleNode())
-        node.titles.append(index)
-    return root
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """A node on the current level: its log-prob, and the columns of its tokens."""
-
-    node: TitleNode
-    logp: float
-    columns: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class FoundTitles:
-    """The titles that a search found, the likeliest first.
-
-    Attributes:
-        titles: indices, at most k.
-        logps: summed log-prob of each, in nats.
-        num_tokens: that were computed beside the prompt's.
-    """
-
-    titles: list[int]
-    logps: list[float]
-    num_tokens: int
+from raypo.policy.title_tree import (
+    Beginning,
+    BestTitles,
+    FoundTitles,
+    TitleNode,
+    next_level,
+    title_tree,
+)
 
 
 @torch.no_grad()
@@ -130,85 +86,44 @@ def _search(
     projector: Projector | None,
 ) -> FoundTitles:
     cache, states = prompt_pass(causal_lm, prompt, markers, projector)
-    found: list[tuple[float, int]] = []  # a heap of the k best, the worst first
-    level, columns = [_Beginning(root, 0.0, ())], 0
-    while level:
-        after = _extended(level, _logps(causal_lm, states), excluded, found, k)
-        level_tokens = _kept(after, width, found, k)
-        if not level_tokens:
-            break
-        level = [
-            _Beginning(one.node, one.logp, (*one.columns, columns + place))
-            for place, (_, one) in enumerate(level_tokens)
-        ]
-        tokens = [token for token, _ in level_tokens]
-        states = _level_pass(causal_lm, tokens, level, len(prompt), columns, cache)
+    best = BestTitles(k, excluded)
+    level, columns = [Beginning(root)], 0
+    paths: list[tuple[int, ...]] = [()]  # columns of each beginning's tokens
+    while longer := next_level(level, _children_logps(causal_lm, states, level), width, best):
+        level = [one for _, one in longer]
+        paths = [(*paths[parent], columns + place) for place, (parent, _) in enumerate(longer)]
+        tokens = [one.tokens[-1] for one in level]
+        states = _level_pass(causal_lm, tokens, paths, len(prompt), columns, cache)
         columns += len(tokens)
-    best = sorted(found, key=lambda one: (-one[0], -one[1]))
-    return FoundTitles([-index for _, index in best], [logp for logp, _ in best], columns)
+    return best.found(columns)
 
 
-def _extended(
-    level: Sequence[_Beginning],
-    logps: Tensor,
-    excluded: Collection[int],
-    found: list[tuple[float, int]],
-    k: int,
-) -> list[tuple[int, _Beginning]]:
-    """Beginnings that are one token longer; titles that are complete go to `found`."""
-    longer = []
-    for row, one in enumerate(level):
-        tokens = list(one.node.children)
-        own = logps[row, tokens].tolist()
-        for token, logp in zip(tokens, own, strict=True):
-            child = one.node.children[token]
-            for title in child.titles:
-                if title not in excluded:
-                    # Of equal log-probs the smaller index is better.
-                    heapq.heappush(found, (one.logp + logp, -title))
-                    if len(found) > k:
-                        heapq.heappop(found)
-            if child.children:
-                longer.append((token, _Beginning(child, one.logp + logp, one.columns)))
-    return longer
-
-
-def _kept(
-    longer: list[tuple[int, _Beginning]],
-    width: int | None,
-    found: list[tuple[float, int]],
-    k: int,
-) -> list[tuple[int, _Beginning]]:
-    """The likeliest beginnings, without those that cannot lead to one of the k best titles."""
-    if len(found) == k:
-        longer = [pair for pair in longer if pair[1].logp >= found[0][0]]
-    longer.sort(key=lambda pair: -pair[1].logp)
-    return longer[:width]
-
-
-def _logps(causal_lm: Any, states: Tensor) -> Tensor:
-    """Log-probs [w, vocabulary] of the token after each state, on the CPU."""
+def _children_logps(
+    causal_lm: Any, states: Tensor, level: Sequence[Beginning]
+) -> list[list[float]]:
+    """Log-probs of each beginning's children, from the states [w, d] of their last tokens."""
     logits = logit_scaling(causal_lm.config)(causal_lm.get_output_embeddings()(states))
-    return logits.log_softmax(dim=-1).cpu()
+    logps = logits.log_softmax(dim=-1).cpu()
+    return [logps[row, list(one.node.children)].tolist() for row, one in enumerate(level)]
 
 
 def _level_pass(
     causal_lm: Any,
     tokens: list[int],
-    level: Sequence[_Beginning],
+    paths: Sequence[tuple[int, ...]],
     prompt: int,
     columns: int,
     cache: Any,
 ) -> Tensor:
     """Hidden states [w, d] of a level's tokens, whose keys and values join the cache."""
     device = next(causal_lm.parameters()).device
-    ancestors = torch.zeros(len(level), columns + len(level), dtype=torch.bool)
-    for row, one in enumerate(level):
-        ancestors[row, list(one.columns)] = True
-    depth = len(level[0].columns) - 1
-    depths = torch.empty(columns + len(level), dtype=torch.long)
-    for one in level:  # of their ancestors too
-        depths[list(one.columns)] = torch.arange(depth + 1)
+    ancestors = torch.zeros(len(paths), columns + len(paths), dtype=torch.bool)
+    for row, path in enumerate(paths):
+        ancestors[row, list(path)] = True
+    depth = len(paths[0]) - 1
+    depths = torch.empty(columns + len(paths), dtype=torch.long)
+    for path in paths:  # of their ancestors too
+        depths[list(path)] = torch.arange(depth + 1)
     depths = depths.where(ancestors.any(dim=0), 0)  # nothing on this level reads the others
     ids = torch.tensor([tokens], device=device)
     states: Tensor = decoder_of(causal_lm)(

@@ -97,13 +97,17 @@ def test_a_beam_as_wide_as_the_catalogue_gives_the_whole_ranking(
     inputs: tuple[Path, Path, Path], sft: Path, tmp_path: Path
 ) -> None:
     shared = [f"policy.adapter={sft / 'adapter'}", "max_rows=6"]
-    for scope in ("all", "beam:60"):
-        raypo(*command(inputs[0], tmp_path / scope, *shared, f"catalogue={scope}"))
-    whole, found = (read_ranked(tmp_path / scope) for scope in ("all", "beam:60"))
-    assert whole["num_ranked"].tolist() == found["num_ranked"].tolist()
-    assert whole["above"].tolist() == found["above"].tolist()
-    for every, some in zip(whole["scores"], found["scores"], strict=True):
-        np.testing.assert_allclose(some, every, atol=1e-4)
+    for kind, scope in (("packed", "all"), ("packed", "beam:60"), ("vllm", "beam:60")):
+        output = tmp_path / f"{kind}-{scope}"
+        pool = [f"scorer.kind={kind}", "scorer.workers=1"]
+        raypo(*command(inputs[0], output, *shared, *pool, f"catalogue={scope}"))
+    whole = read_ranked(tmp_path / "packed-all")
+    for kind in ("packed", "vllm"):
+        found = read_ranked(tmp_path / f"{kind}-beam:60")
+        assert whole["num_ranked"].tolist() == found["num_ranked"].tolist()
+        assert whole["above"].tolist() == found["above"].tolist()
+        for every, some in zip(whole["scores"], found["scores"], strict=True):
+            np.testing.assert_allclose(some, every, atol=1e-4)
 
 
 @pytest.mark.usefixtures("shared_ray")
@@ -144,6 +148,10 @@ def test_a_policy_ranks_what_was_retrieved(inputs: tuple[Path, Path, Path], tmp_
         (["catalogue=all", "answers=[generate]"], "answers=[likelihood]"),
         (["catalogue=all", "num_permutations=2"], "num_permutations"),
         (["catalogue=all", "scorer.kind=vllm"], "use packed"),
+        (
+            ["catalogue=beam:5", "scorer.kind=vllm", "scorer.length_normalised=true"],
+            "length_normalised",
+        ),
         (["catalogue=beam:5", "heuristic=popularity"], "language models"),
         (["catalogue=all"], "policy.prompt=history"),
     ],

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from raypo.policy import PackedPolicy, decoder_check, pack_responses
-from raypo.policy.beam import search_titles, title_tree
+from raypo.policy.beam import search_titles
 from raypo.policy.catalogue import CatalogueTree, score_catalogue
+from raypo.policy.title_tree import title_tree
 
 from .architectures import MODEL_TYPES, class_and_config, tiny_model
 from .models import plain_logps

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raypo.policy.beam import search_titles, title_tree
+from raypo.policy.beam import search_titles
 from raypo.policy.catalogue import CatalogueTree, score_catalogue
+from raypo.policy.title_tree import title_tree
 from tests.policy.models import CONFIGS, lora_model
 from tests.policy.test_catalogue import PROMPT, titles_of
 
