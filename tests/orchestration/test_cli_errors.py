@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from raypo.cli import main
+from tests.orchestration.refusals import refusal
 
 RAYPO = str(Path(sys.executable).with_name("raypo"))
 
@@ -36,11 +37,7 @@ def test_a_mistake_is_named_and_nothing_is_started(
     arguments, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["raypo", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    text = " ".join(capsys.readouterr().err.split())
-    assert ended.value.code == 2
+    text = refusal(arguments, monkeypatch, capsys)
     assert "error:" in text and message in text
 
 
@@ -82,10 +79,7 @@ def test_a_stage_that_fails_on_its_inputs_writes_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     arguments = [one.format(data=data, adapter=adapter) for one in FAILING[stage]]
-    monkeypatch.setattr("sys.argv", ["raypo", *arguments, f"output={output}"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2, capsys.readouterr().err
+    refusal([*arguments, f"output={output}"], monkeypatch, capsys)
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
@@ -98,22 +92,17 @@ def test_a_corrected_command_takes_the_folder_of_the_one_that_failed(inputs, tmp
     assert raypo(*common, "launcher=local", "hidden=16").returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("output", ["file/out", "/proc/out", "x" * 300])
-def test_an_output_that_cannot_be_made_is_named(inputs, tmp_path, output):
+def test_an_output_that_cannot_be_made_is_named(inputs, tmp_path, output, monkeypatch, capsys):
     data, _, _ = inputs
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     for arguments in (
         ["recommender", "train", "launcher=local", f"data={data}"],
         ["evaluate", f"data={data}", "heuristic=random"],
         ["data", "import", f"test={write_published(tmp_path)}"],
     ):
-        answer = subprocess.run(
-            [RAYPO, *arguments, f"output={output}"],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-        )  # fmt: skip
-        message = " ".join(answer.stderr.split())
-        assert answer.returncode == 2 and "Traceback" not in message, message
+        message = refusal([*arguments, f"output={output}"], monkeypatch, capsys)
         assert output.rpartition("/")[0] in message and "kept" not in message
 
 
