@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from raypo.evaluation.vllm_engine import end_engine, start_engine
+from raypo.evaluation.vllm_engine import ROUNDING, end_engine, start_engine, tokens_prompt
 from raypo.policy.title_tree import Beginning, BestTitles, FoundTitles, TitleNode, next_level
 
 MOST_TOKENS = 128  # whose log-probs vLLM gives in one request (MAX_LOGPROB_TOKEN_IDS)
@@ -88,10 +88,9 @@ class VllmBeam:
     def _logps(self, requests: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
         """Log-probs of tokens after other tokens."""
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
 
         outputs = self._engine.generate(
-            [TokensPrompt(prompt_token_ids=tokens) for tokens, _ in requests],
+            [tokens_prompt(tokens) for tokens, _ in requests],
             [
                 SamplingParams(
                     max_tokens=1, temperature=0.0, logprob_token_ids=asked, detokenize=False
@@ -126,6 +125,6 @@ def _in_order(entries: Any, asked: Sequence[int]) -> list[float]:
         raise RuntimeError(f"vLLM gave no log-prob of token {missing[0]}, which a title has")
     logps = [float(given[token].logprob) for token in asked]
     for token, logp in zip(asked, logps, strict=True):
-        if math.isnan(logp) or logp > 1e-3:  # rounding aside, log-probs are at most 0
+        if math.isnan(logp) or logp > ROUNDING:
             raise RuntimeError(f"log-prob {logp} of token {token}")
     return logps

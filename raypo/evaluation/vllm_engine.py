@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_ROUNDING = 1e-3  # a certain token may come out slightly above probability 1
+ROUNDING = 1e-3  # a certain token may come out slightly above probability 1
 
 
 class VllmScorer:
@@ -48,7 +48,7 @@ class VllmScorer:
         from vllm import SamplingParams
 
         cached = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-        self._engine.generate([_tokens(prompt) for prompt in prompts], cached, use_tqdm=False)
+        self._engine.generate([tokens_prompt(prompt) for prompt in prompts], cached, use_tqdm=False)
         pairs = [
             (prompt, answer)
             for prompt, answers in zip(prompts, responses, strict=True)
@@ -76,7 +76,7 @@ class VllmScorer:
         before or that begins like another one; such answers are computed again without the cache.
         """
         outputs = self._engine.generate(
-            [_tokens(prompt, answer) for prompt, answer in pairs],
+            [tokens_prompt(prompt, answer) for prompt, answer in pairs],
             _scoring(read_cache=True),
             use_tqdm=False,
         )
@@ -87,7 +87,7 @@ class VllmScorer:
         ]
         if again:
             complete = self._engine.generate(
-                [_tokens(*pairs[number]) for number in again],
+                [tokens_prompt(*pairs[number]) for number in again],
                 _scoring(read_cache=False),
                 use_tqdm=False,
             )
@@ -154,7 +154,7 @@ class VllmAnswers:
             )
 
         outputs = self._engine.generate(
-            [_tokens(prompt) for prompt in prompts],
+            [tokens_prompt(prompt) for prompt in prompts],
             [sampling(index) for index in range(len(prompts))],
             lora_request=self._request,
             use_tqdm=False,
@@ -192,7 +192,7 @@ def end_engine(engine: Any) -> None:
     engine.llm_engine.engine_core.shutdown()
 
 
-def _tokens(*parts: Sequence[int]) -> Any:
+def tokens_prompt(*parts: Sequence[int]) -> Any:
     """A request of vLLM for these tokens."""
     from vllm.inputs import TokensPrompt
 
@@ -241,7 +241,7 @@ def sum_logprobs(
                 f"gave one of {others}"
             )
         value = float(entry[token].logprob)
-        if not (math.isfinite(value) and value <= _ROUNDING):
+        if not (math.isfinite(value) and value <= ROUNDING):
             raise RuntimeError(f"{name}: log-prob {value} of token {token}")
         total += value
     return total

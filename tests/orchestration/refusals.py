@@ -13,5 +13,5 @@ def refusal(
     with pytest.raises(SystemExit) as ended:
         main()
     text = " ".join(capsys.readouterr().err.split())
-    assert ended.value.code == 2, text
+    assert ended.value.code == 2 and "Traceback" not in text, text
     return text
