@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,31 +23,6 @@ Overrides = Annotated[
 
 # What runs a stage: its configuration and a Progress in, a JSON object out.
 Action = Callable[[Any, Progress], dict[str, Any]]
-
-
-class Interrupted(Exception):
-    """Ctrl-C, as an error that typer does not answer by itself."""
-
-
-def interruptible(app: typer.Typer) -> None:
-    """Let every command of `app`, and of the apps in it, raise `Interrupted` at Ctrl-C."""
-    for command in app.registered_commands:
-        if command.callback is not None:
-            command.callback = _raising_interrupted(command.callback)
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            interruptible(group.typer_instance)
-
-
-def _raising_interrupted(command: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except KeyboardInterrupt:
-            raise Interrupted from None
-
-    return run
 
 
 def run_stage(

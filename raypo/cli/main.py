@@ -16,8 +16,8 @@ from rich.markup import escape
 from raypo import config as configs
 from raypo.cli import pipeline, stages
 from raypo.cli.bench import bench_app
-from raypo.cli.common import Interrupted, interruptible
 from raypo.cli.data import data_app
+from raypo.cli.interrupt import Interrupted, interruptible
 from raypo.cli.progress import console
 from raypo.cli.serve import serve
 

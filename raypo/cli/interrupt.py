@@ -1,0 +1,91 @@
+"""Ctrl-C: every command ends at it, with a message of its own and what is complete kept."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import typer
+
+# After how many seconds an interrupt that was not heard is raised again.
+_AGAIN_AFTER = 1.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C, as an error that typer does not answer by itself."""
+
+
+def interruptible(app: typer.Typer) -> None:
+    """Let every command of `app`, and of the apps in it, raise `Interrupted` at Ctrl-C."""
+    for command in app.registered_commands:
+        if command.callback is not None:
+            command.callback = _raising_interrupted(command.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            interruptible(group.typer_instance)
+
+
+def _raising_interrupted(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            with raised_until_heard():
+                return command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise Interrupted from None
+
+    return run
+
+
+@contextmanager
+def raised_until_heard() -> Iterator[None]:
+    """Raise KeyboardInterrupt once a second from Ctrl-C on, until something handles it.
+
+    Extension modules that are being imported, and destructors, clear whatever is raised in them:
+    a command that takes its Ctrl-C there would run to its end. Clean-up is not disturbed: while
+    a KeyboardInterrupt is handled (`except`, `finally`, `__exit__`), none is added.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield  # somebody else answers Ctrl-C
+        return
+    pressed, done, again = threading.Event(), threading.Event(), threading.Event()
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        repeated = again.is_set()
+        again.clear()
+        pressed.set()
+        if not (repeated and _is_handled()):
+            raise KeyboardInterrupt
+
+    def repeat() -> None:
+        pressed.wait()
+        while not done.wait(_AGAIN_AFTER):
+            again.set()
+            signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    signal.signal(signal.SIGINT, on_interrupt)
+    threading.Thread(target=repeat, name="interrupt", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_handled() -> bool:
+    """Whether the code that a signal met is on its way out by a KeyboardInterrupt."""
+    handled = sys.exc_info()[1]
+    while handled is not None and not isinstance(handled, KeyboardInterrupt):
+        handled = handled.__context__
+    return handled is not None
