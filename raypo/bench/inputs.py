@@ -27,7 +27,8 @@ class InputSettings:
         model: folder, built-in name, or key of `raypo.bench.model_configs.MODEL_CONFIGS`.
         data: prepared data set; None takes MovieLens-100K.
         num_users: training rows, at equal distances in the data set.
-        num_negatives: negatives per user.
+        num_negatives: negatives per user: of the candidates in the prompt, or where these are
+            fewer, of the catalogue.
         dtype: data type of the base model.
         lora_rank: rank of the adapter.
         seed: seed of negatives and adapter.
@@ -105,8 +106,10 @@ def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:
     dataset = load_dataset(settings.data or prepared_movielens())
     dataset.require_rows("train")
     num_candidates = dataset.info["options"]["candidates"]
-    candidates = TrainingCandidates(
-        TrainingRows.of_frame(dataset.train), dataset.num_items, num_candidates, settings.seed
+    train = TrainingRows.of_frame(dataset.train)
+    candidates, negatives = (
+        TrainingCandidates(train, dataset.num_items, size, settings.seed)
+        for size in (num_candidates, max(num_candidates, settings.num_negatives + 1))
     )
     step = max(1, len(dataset.train) // settings.num_users)
     rows = range(0, step * settings.num_users, step)
@@ -117,7 +120,7 @@ def _encoded_users(settings: InputSettings, tokenizer: Any) -> EncodedUsers:
         responses=[
             [
                 dataset.train["target"].iat[row],
-                *candidates.negatives(row, 0, settings.num_negatives),
+                *negatives.negatives(row, 0, settings.num_negatives),
             ]
             for row in rows
         ],

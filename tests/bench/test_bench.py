@@ -84,6 +84,16 @@ def test_the_command_writes_table_and_picture(tmp_path, monkeypatch):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_more_negatives_than_candidates_come_from_the_catalogue(inputs, tmp_path):
+    file = tmp_path / "costs.csv"
+    arguments = ["--model", "tiny-random", "--data", str(inputs[0]), "--negatives", "3,30"]
+    more = ["--variants", "packed", "--repeats", "1", "--output", str(file)]
+    answer = CliRunner().invoke(app, ["bench", "policy", *arguments, *more])
+    assert answer.exit_code == 0, answer.output
+    macs = pd.read_csv(file)["MACs / SFT MACs"]
+    assert 1 < macs[1] < macs[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
