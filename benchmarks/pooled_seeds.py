@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.fusion.added import compare_metric
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.metrics import hit_at, ndcg_at, target_ranks

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from raypo.assets.tiny_model import build_tiny_model
-from raypo.config import InputError, cache_folder
+from raypo.config import cache_folder
+from raypo.errors import InputError
 from raypo.io.files import file_hash, read_json, write_json
 
 _MANIFEST = "manifest.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import read_json
 from raypo.io.run_folder import read_metrics
 

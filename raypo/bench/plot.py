@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raypo.bench.policy import PolicyCost
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import atomic_path
 
 

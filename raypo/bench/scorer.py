@@ -14,8 +14,9 @@ from scipy.stats import spearmanr
 
 from raypo.bench.inputs import InputSettings, load_inputs
 from raypo.bench.model_configs import MODEL_CONFIGS
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.data.tokenisation import EncodedUsers, load_tokenizer
+from raypo.errors import InputError
 from raypo.evaluation.vllm_engine import VllmAnswers, VllmScorer
 from raypo.io.files import read_json
 from raypo.io.progress import Progress, no_progress

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from raypo.cli.progress import progress_bar
-from raypo.config import InputError
+from raypo.errors import InputError
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure raypo on this machine.")
 

@@ -14,6 +14,7 @@ from raypo import config as configs
 from raypo.cli.common import Action, ConfigFile, Overrides, run_action
 from raypo.cli.progress import console, progress_bar
 from raypo.config.paths import local_path
+from raypo.errors import InputError
 
 if TYPE_CHECKING:
     from raypo.data.dataset import Dataset
@@ -38,7 +39,7 @@ def data_fetch(
         "tiny-random": assets.tiny_random,
     }
     if what not in fetchers:
-        raise configs.InputError(f"{what!r}: unknown; known are {', '.join(fetchers)}")
+        raise InputError(f"{what!r}: unknown; known are {', '.join(fetchers)}")
     print(fetchers[what]())
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from raypo import config as configs
 from raypo.cli import pipeline, stages
 from raypo.cli.bench import bench_app
 from raypo.cli.data import data_app
 from raypo.cli.interrupt import Interrupted, interruptible
 from raypo.cli.progress import console
 from raypo.cli.serve import serve
+from raypo.errors import InputError, StoppedRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,10 +83,10 @@ def _exit_plainly(run: Callable[[], Any]) -> None:
     _show_warnings()
     try:
         run()
-    except configs.InputError as error:
+    except InputError as error:
         console.print("[bold red]error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(2)
-    except configs.StoppedRun as error:
+    except StoppedRun as error:
         console.print("[bold red]stopped:[/]", escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(1)
     except OSError as error:

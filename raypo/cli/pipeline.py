@@ -14,6 +14,7 @@ from raypo.cli.common import ConfigFile, Overrides, wide
 from raypo.cli.progress import clock, console, progress_bar
 from raypo.config.paths import local_path, uri
 from raypo.config.pipeline import SCALES, scale_config
+from raypo.errors import InputError
 from raypo.io.progress import Progress
 
 
@@ -29,7 +30,7 @@ def demo(
 ) -> None:
     """Run all stages on MovieLens-100K."""
     if scale not in SCALES:
-        raise configs.InputError(f"--scale {scale}: expected smoke, demo or full")
+        raise InputError(f"--scale {scale}: expected smoke, demo or full")
     _run_pipeline(scale_config(scale, output or f"runs/{scale}", seed))
 
 

@@ -14,6 +14,7 @@ from raypo.cli.common import ConfigFile, Overrides, run_action, run_stage, wide
 from raypo.cli.progress import console
 from raypo.config.base import BaseConfig
 from raypo.config.paths import uri
+from raypo.errors import InputError
 
 recommender_app = typer.Typer(no_args_is_help=True, help="The sequential recommender.")
 
@@ -91,7 +92,7 @@ def show(
         "tune": configs.TuneConfig,
     }
     if stage not in models:
-        raise configs.InputError(f"{stage!r}: unknown stage; known are {', '.join(models)}")
+        raise InputError(f"{stage!r}: unknown stage; known are {', '.join(models)}")
     parsed = configs.load_config(models[stage], config, overrides or [])
     _check_objective(parsed)
     print(configs.dump_config(parsed), end="")
@@ -120,7 +121,7 @@ def objectives(
     try:
         Console().print(tables.one_preset(name) if name else tables.all_presets())
     except OptionError as error:
-        raise configs.InputError(error.problem) from None
+        raise InputError(error.problem) from None
 
 
 def _train(

@@ -1,6 +1,6 @@
 """Configuration: one pydantic model per stage, read from YAML and `key=value` overrides."""
 
-from raypo.config.base import InputError, Paper, StoppedRun
+from raypo.config.base import Paper
 from raypo.config.data import (
     ImportConfig,
     PrepareConfig,
@@ -47,7 +47,6 @@ __all__ = [
     "FuseConfig",
     "FuseSettings",
     "ImportConfig",
-    "InputError",
     "LocalPath",
     "LoraConfig",
     "ObjectiveConfig",
@@ -66,7 +65,6 @@ __all__ = [
     "ServeConfig",
     "SftConfig",
     "SharingScope",
-    "StoppedRun",
     "TrainingSettings",
     "TuneConfig",
     "ValidationConfig",

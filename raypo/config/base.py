@@ -1,4 +1,4 @@
-"""The base class and the types of all configurations; the two errors that end a run plainly."""
+"""The base class and the types of all configurations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 Paper = Literal["movielens", "lastfm", "goodreads", "steam"]
-
-
-class InputError(ValueError):
-    """Input of the user is wrong. The message names where, and what was expected."""
-
-
-class StoppedRun(RuntimeError):
-    """A run could not continue. The message says why, where to look and what was kept."""
 
 
 class BaseConfig(BaseModel):

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from raypo.config.base import InputError
 from raypo.config.overrides import parse_override, with_settings
+from raypo.errors import InputError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from raypo.config.base import InputError
+from raypo.errors import InputError
 
 
 def with_settings(

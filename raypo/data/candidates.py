@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from raypo.config import InputError
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 
 Sampling = Literal["uniform", "popularity", "category"]
 _TRIES = 50  # rounds of rejection before the remaining items are listed

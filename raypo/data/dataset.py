@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
 from raypo.data.training_rows import TrainingRows, open_training_rows
+from raypo.errors import InputError
 from raypo.io.files import file_hash, read_json, value_hash
 
 _ROW_COLUMNS = ("user_id", "history", "target", "timestamp")

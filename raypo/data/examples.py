@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
 from raypo.data.candidates import CandidateSampler, num_unseen
 from raypo.data.shards import Shard, load_shard, shard_users
 from raypo.data.split import SPLITS, kept_columns, load_shard_split, positions_in_sequences
+from raypo.errors import InputError
 
 PART = 1 << 17  # rows of a part: a few tens of MB
 

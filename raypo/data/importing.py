@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from raypo.config import ImportConfig, InputError
+from raypo.config import ImportConfig
 from raypo.config.paths import uri
 from raypo.data.llara_rows import read_published_llara
 from raypo.data.published_rows import ImportedRow, Published, read_published_json
@@ -25,6 +25,7 @@ from raypo.data.writing import (
     write_dataset,
     write_parquet,
 )
+from raypo.errors import InputError
 from raypo.io.files import file_hash, value_hash, write_text
 from raypo.io.progress import Progress, no_progress
 

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 _TITLE = "title"
 # Punctuation around fields that were empty: "(, Drama)", "Heat ()".

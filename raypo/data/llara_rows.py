@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from raypo.config import ImportConfig, InputError
+from raypo.config import ImportConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.published_rows import ImportedRow, Published
 from raypo.data.readers.llara import LlaraRow, read_llara_items, read_llara_rows
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.source_ids import SourceIds
 from raypo.data.split import SPLITS
+from raypo.errors import InputError
 
 
 def read_published_llara(

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.config import InputError, PrepareConfig
+from raypo.config import PrepareConfig
 from raypo.data.candidates import CandidateSampler
 from raypo.data.examples import PART, PartTask, RowTask, join_parts, make_rows, order_part
 from raypo.data.filters import kept_interactions
@@ -47,6 +47,7 @@ from raypo.data.writing import (
     write_dataset,
     write_parquet,
 )
+from raypo.errors import InputError
 from raypo.io.files import value_hash
 from raypo.io.progress import Progress, no_progress
 

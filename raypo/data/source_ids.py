@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from raypo.config import ImportConfig, InputError
+from raypo.config import ImportConfig
 from raypo.config.paths import uri
 from raypo.data.readers import ItemColumns, RejectedRows, read_items
 from raypo.data.readers.llara import read_llara_items
 from raypo.data.readers.sources import resolve_sources
+from raypo.errors import InputError
 
 
 class SourceIds:

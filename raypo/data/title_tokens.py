@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from raypo.config import InputError
 from raypo.data.hints import Markers
 from raypo.data.prompts import lists_candidates, render
+from raypo.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.data.hints import Hints, Markers, UserHints
 from raypo.data.prompts import (
     is_pointwise,
@@ -27,6 +27,7 @@ from raypo.data.title_tokens import (
     warn_about_other_tokens,
     with_marker,
 )
+from raypo.errors import InputError
 from raypo.io.environment import set_deepspeed_accelerator
 from raypo.io.files import read_json
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from raypo.config import InputError, cache_folder
+from raypo.config import cache_folder
+from raypo.errors import InputError
 from raypo.io.files import file_hash, folder_beside, value_hash
 
 _VERSION = 2

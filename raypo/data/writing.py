@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.split import SPLITS
+from raypo.errors import InputError
 from raypo.io.files import file_hash, folder_beside, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.predictions import write_predictions
 from raypo.evaluation.record import EvaluationRecord
 from raypo.io.files import read_json, write_json

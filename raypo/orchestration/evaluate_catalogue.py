@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sparse
 
-from raypo.config import EvaluateConfig, InputError
+from raypo.config import EvaluateConfig
 from raypo.data.dataset import Dataset
 from raypo.data.prompts import lists_candidates
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.catalogue.item_statistics import ItemStatistics
 from raypo.evaluation.catalogue.metrics import summarise_ranked

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from raypo.assets import resolve_model
-from raypo.config import EvaluateConfig, InputError, PolicyConfig
+from raypo.config import EvaluateConfig, PolicyConfig
 from raypo.data.dataset import Dataset, load_dataset, sample_rows
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, make_encoder
+from raypo.errors import InputError
 from raypo.evaluation.answer_parsing import AnswerParser
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.models import Baseline, LanguageModels

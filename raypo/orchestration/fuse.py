@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raypo.config import EvaluateConfig, InputError, load_config
+from raypo.config import EvaluateConfig, load_config
 from raypo.config.fusion import FuseConfig
 from raypo.data.conditional_logit import (
     fit_conditional_logit,
@@ -17,6 +17,7 @@ from raypo.data.conditional_logit import (
     standardised,
 )
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.errors import InputError
 from raypo.evaluation.fusion.added import (
     Rows,
     by_slice,

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raypo.audit import audit_summary
-from raypo.config import ImportConfig, InputError, PrepareConfig, url_of
+from raypo.config import ImportConfig, PrepareConfig, url_of
 from raypo.data import importing
 from raypo.data import prepare as preparing
 from raypo.data.readers.sources import release_memory
 from raypo.data.tasks import RunTasks, in_this_process
+from raypo.errors import InputError
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import synced
 

@@ -18,14 +18,8 @@ from ray.train import (
     UserCallback,
 )
 
-from raypo.config import (
-    AlignConfig,
-    ClusterConfig,
-    SftConfig,
-    StoppedRun,
-    WorkerRange,
-    parse_config,
-)
+from raypo.config import AlignConfig, ClusterConfig, SftConfig, WorkerRange, parse_config
+from raypo.errors import StoppedRun
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import fetch, inputs, ray_storage, synced
 from raypo.orchestration.checkpoints import RayCheckpoints, warn_about_stored_damage

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
-from raypo.config import StoppedRun
+from raypo.errors import StoppedRun
 from raypo.io.progress import Progress, no_progress
 
 # Seconds to wait at most; an environment variable, since it belongs to the cluster and not to a

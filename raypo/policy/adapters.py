@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from raypo.config import InputError, LoraConfig, PolicyConfig, cache_folder
+from raypo.errors import InputError
 from raypo.io.files import file_hash, value_hash
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.fused_norm import use_fused_norms
@@ -27,6 +27,8 @@ from raypo.policy.projector import Projector, load_projector, new_projector
 if TYPE_CHECKING:
     import peft
     from transformers import PreTrainedModel
+
+    from raypo.config import LoraConfig, PolicyConfig
 
 # Files that make up a tokenizer, whichever of transformers' formats it is saved in.
 _TOKENIZER_FILES = (
@@ -299,6 +301,8 @@ def merged_model(config: PolicyConfig, model_folder: Path, adapter: Path | None)
 
     check_adapter(adapter)
     base = [str(model_folder.resolve()), _file_stamps(model_folder)]
+    from raypo.config import cache_folder
+
     key = value_hash([base, adapter_hash(adapter), str(torch_dtype(config)), config.quantisation])
     folder = cache_folder() / "merged" / key[:16]
     if folder.exists():

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from raypo.config import PolicyConfig
 from raypo.io.environment import set_deepspeed_accelerator
 from raypo.policy.precision import torch_dtype
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel
+
+    from raypo.config import PolicyConfig
 
 
 def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 
-from raypo.config import EvaluateConfig, PolicyConfig
-from raypo.config.training import AlignConfig, SftConfig
+if TYPE_CHECKING:
+    from raypo.config import EvaluateConfig, PolicyConfig
+    from raypo.config.training import AlignConfig, SftConfig
 
-_Config = TypeVar("_Config", bound=SftConfig | AlignConfig | EvaluateConfig)
+_Config = TypeVar("_Config", bound="SftConfig | AlignConfig | EvaluateConfig")
 
 
 def with_dtype(config: _Config, on_gpu: bool) -> _Config:
@@ -23,7 +24,7 @@ def with_dtype(config: _Config, on_gpu: bool) -> _Config:
         on_gpu: whether the model runs on GPUs.
     """
     policy = config.policy.model_copy(update={"dtype": dtype_name(config.policy, on_gpu)})
-    return cast(_Config, config.model_copy(update={"policy": policy}))
+    return cast("_Config", config.model_copy(update={"policy": policy}))
 
 
 def dtype_name(policy: PolicyConfig, on_gpu: bool) -> str:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import atomic_path, read_json, write_json
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.config.base import BaseConfig
 from raypo.config.policy import HintFeature, HintKind, HintSources
+from raypo.errors import InputError
 from raypo.io.files import read_json, write_json
 
 logger = logging.getLogger("raypo")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.caser import Caser
 from raypo.recommenders.gru4rec import GRU4Rec

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.config.data import FoldsConfig
 from raypo.data.candidates import num_unseen, sample_unseen
 from raypo.data.conditional_logit import fit_conditional_logit, standardised
@@ -24,6 +24,7 @@ from raypo.data.folds import (
 )
 from raypo.data.permutation import draw
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 from raypo.io.files import file_hash, read_json
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.heuristics import fit_heuristic, occurrences

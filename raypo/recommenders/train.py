@@ -10,11 +10,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from raypo.assets import resolve_model
-from raypo.config import InputError, RecommenderConfig
+from raypo.config import RecommenderConfig
 from raypo.config.data import FoldsConfig
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.folds import fitted_rows, held_out_folds, number_of_fits, rows_hash
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 from raypo.io.files import atomic_path, read_json, write_json
 from raypo.io.progress import Progress, no_progress
 from raypo.io.run_folder import check_run_folder, open_run

@@ -9,8 +9,8 @@ from pathlib import Path
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raypo.config import InputError
 from raypo.config.serving import LOOPBACK, ServeConfig
+from raypo.errors import InputError
 from raypo.serving.problems import ProblemError
 
 TOKEN_VARIABLE = "RAYPO_TOKEN"

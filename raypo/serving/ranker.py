@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from raypo.assets import resolve_model
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.data.dataset import load_dataset
 from raypo.data.tokenisation import EncodedUsers, Encoder, make_encoder
+from raypo.errors import InputError
 from raypo.policy.adapters import AdapterScorer, check_adapter
 from raypo.policy.prompt_record import with_recorded_prompt
 from raypo.policy.scoring import score_users

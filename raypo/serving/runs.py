@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from raypo.config import InputError
 from raypo.config.paths import local_path
+from raypo.errors import InputError
 from raypo.io.files import read_json
 
 BASE = "base"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from raypo.config import StoppedRun
+from raypo.errors import StoppedRun
 from raypo.training.preference_inputs import RankShare
 
 if TYPE_CHECKING:

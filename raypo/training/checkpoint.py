@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import read_json, write_json
 from raypo.policy.adapters import save_adapter
 from raypo.policy.projector import save_projector

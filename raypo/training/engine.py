@@ -11,13 +11,12 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raypo.config import ClusterConfig, OptimiserConfig
 from raypo.policy.logps import PackedPolicy
 from raypo.policy.packing import PackedResponses
 from raypo.training.optimizer_state import (
@@ -27,6 +26,9 @@ from raypo.training.optimizer_state import (
     step_count,
     trainable_parameters,
 )
+
+if TYPE_CHECKING:
+    from raypo.config import ClusterConfig, OptimiserConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from raypo.assets import resolve_model
-from raypo.config import AlignConfig, InputError, PolicyConfig, SftConfig, cache_folder
+from raypo.config import AlignConfig, PolicyConfig, SftConfig, cache_folder
 from raypo.data.candidates import TrainingCandidates
 from raypo.data.dataset import TrainingData, load_training_data
 from raypo.data.prompts import is_pointwise, load_template
@@ -20,6 +20,7 @@ from raypo.data.tokenisation import (
     check_texts,
     make_encoder,
 )
+from raypo.errors import InputError
 from raypo.io.files import file_hash, value_hash
 from raypo.io.progress import Progress
 from raypo.objectives.yes_no import YesNoObjective

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import push, synced
 from raypo.io.run_folder import read_metrics

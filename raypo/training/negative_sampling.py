@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from raypo.config import AlignConfig, InputError
+from raypo.config import AlignConfig
 from raypo.data.candidates import TrainingCandidates, num_unseen
 from raypo.data.dataset import TrainingData
 from raypo.data.title_similarity import title_vectors
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 from raypo.recommenders.base import SequentialRecommender
 from raypo.recommenders.heuristics import occurrences
 from raypo.recommenders.hint_sources import unit_item_vectors

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from raypo.config import AlignConfig, InputError, ObjectiveConfig, SftConfig
+from raypo.config import AlignConfig, ObjectiveConfig, SftConfig
+from raypo.errors import InputError
 from raypo.objectives import (
     Objective,
     OptionError,

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import atomic_path
 from raypo.io.progress import Progress
 from raypo.training.batches import Batch, BatchMaker

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from raypo.config import StoppedRun
+from raypo.errors import StoppedRun
 from raypo.io.files import read_json, write_json
 from raypo.io.progress import Progress
 from raypo.io.remote import push

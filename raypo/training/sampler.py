@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypo.config import InputError, SharingScope
+from raypo.config import SharingScope
 from raypo.data.permutation import Permutation, draw
+from raypo.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raypo.config import StoppedRun
 from raypo.data.candidates import TrainingCandidates
+from raypo.errors import StoppedRun
 from raypo.io.progress import Progress
 from raypo.training.batches import Batch, BatchMaker
 from raypo.training.engine import Engine

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

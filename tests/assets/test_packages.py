@@ -10,7 +10,7 @@ import pytest
 
 from raypo.assets import movielens_100k, resolve_model, smollm2_135m_instruct, tiny_random
 from raypo.assets import packages as assets
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import file_hash
 
 

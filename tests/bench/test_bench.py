@@ -18,8 +18,8 @@ from raypo.bench.policy import (
     response_logits_only_logps,
 )
 from raypo.cli.main import app
-from raypo.config import InputError
 from raypo.data.tokenisation import EncodedUsers
+from raypo.errors import InputError
 from raypo.policy import pack_responses, response_logps
 from tests.policy.test_logps import PROMPTS, RESPONSES, lora_model
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from raypo import config as configs
 from raypo.bench.cost import run_costs
 from raypo.cli.main import app
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import write_json
 from raypo.io.run_folder import append_metrics, open_run
 

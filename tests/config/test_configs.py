@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raypo import config as configs
+from raypo.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
@@ -75,7 +76,7 @@ def test_overrides_win_over_the_file_and_keep_their_type():
     ],
 )
 def test_a_wrong_setting_is_named(overrides, message):
-    with pytest.raises(configs.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         configs.load_config(configs.AlignConfig, ROOT / "jobs/configs/align.yaml", overrides)
     assert message in str(caught.value)
 
@@ -92,6 +93,6 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
     file = tmp_path / "c.yaml"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(configs.InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         configs.load_config(configs.SftConfig, file)
     assert str(file) in str(caught.value)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from raypo import config as configs
 from raypo.cli.main import app
+from raypo.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ALIGN = ROOT / "jobs/configs/align.yaml"
@@ -64,7 +65,7 @@ def test_weights_become_probabilities():
     ],
 )
 def test_a_wrong_source_is_named(overrides, message):
-    with pytest.raises(configs.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         align(*overrides)
     assert message in str(caught.value)
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from raypo.config import InputError, with_settings
+from raypo.config import with_settings
 from raypo.config.overrides import parse_override
+from raypo.errors import InputError
 
 
 def test_settings_are_replaced_and_added_and_the_values_given_stay_as_they_were():

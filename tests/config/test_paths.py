@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import InputError, SftConfig, dump_config, parse_config
+from raypo.config import SftConfig, dump_config, parse_config
 from raypo.config.paths import local_path, uri, url_of
+from raypo.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import pytest
 
 from raypo import config as configs
 from raypo.config.pipeline import SCALES, scale_config
+from raypo.errors import InputError
 
 FILE = Path(__file__).resolve().parents[2] / "jobs/configs/pipeline.yaml"
 SECTIONS = {
@@ -18,7 +19,7 @@ SECTIONS = {
 
 
 def error_of(*overrides):
-    with pytest.raises(configs.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         configs.load_config(configs.PipelineConfig, FILE, overrides)
     return str(caught.value)
 
@@ -100,7 +101,7 @@ def test_several_mistakes_are_all_named():
 
 
 def test_the_data_are_built_in_or_the_users_own():
-    with pytest.raises(configs.InputError, match=r"prepare\.interactions: required, not given"):
+    with pytest.raises(InputError, match=r"prepare\.interactions: required, not given"):
         configs.parse_config(configs.PipelineConfig, {"output": "o"}, "test")
     builtin = "builtin_data=movielens-100k"
     assert "prepare.interactions: the pipeline sets this itself with builtin_data" in error_of(

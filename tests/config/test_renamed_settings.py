@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raypo import config as configs
+from raypo.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = {
@@ -57,7 +58,7 @@ STAGES = {
 )
 def test_an_old_name_gives_an_error_with_the_new_one(stage, old, new):
     model, file = STAGES[stage]
-    with pytest.raises(configs.InputError) as caught:
+    with pytest.raises(InputError) as caught:
         configs.load_config(model, ROOT / file, [f"{old}=1"])
     assert str(caught.value) == f"{ROOT / file}: {old}: renamed; the setting is now {new!r}"
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypo.config import InputError, PrepareConfig
+from raypo.config import PrepareConfig
 from raypo.data.dataset import load_dataset, sample_rows
 from raypo.data.prepare import prepare
+from raypo.errors import InputError
 from raypo.io.files import file_hash, read_json, write_json
 
 MakeConfig = Callable[..., PrepareConfig]

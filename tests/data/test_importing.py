@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypo.config import EvaluateConfig, ImportConfig, InputError, RecommenderConfig
+from raypo.config import EvaluateConfig, ImportConfig, RecommenderConfig
 from raypo.config.loading import load_config
 from raypo.data.dataset import load_dataset
 from raypo.data.importing import import_published
+from raypo.errors import InputError
 from raypo.orchestration.evaluate import evaluate
 from raypo.orchestration.prepare import import_published as import_data
 from raypo.recommenders.train import train_recommender

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from raypo.audit import audit_summary
-from raypo.config import InputError
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.importing import import_published
+from raypo.errors import InputError
 from tests.data.published import TITLES, config_of, imported, row, titles_of, write_rows
 
 NAMES = ["Enigma", "Depths of Fear :: Knossos", ":wumpscut:", *TITLES]

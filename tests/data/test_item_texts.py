@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.assets import tiny_random
-from raypo.config import InputError, PolicyConfig, PrepareConfig
+from raypo.config import PolicyConfig, PrepareConfig
 from raypo.data.dataset import load_training_data
 from raypo.data.item_texts import item_texts, text_fields
 from raypo.data.prepare import dataset_key
 from raypo.data.tokenisation import Encoder, load_tokenizer, make_encoder
+from raypo.errors import InputError
 from tests.data.logs import prepared
 
 MakeConfig = Callable[..., PrepareConfig]

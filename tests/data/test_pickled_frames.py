@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raypo.config import InputError
 from raypo.data.readers.pickled_frames import read_pickled_frame
+from raypo.errors import InputError
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 PAIRS = {

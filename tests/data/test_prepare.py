@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypo.audit import audit_summary
-from raypo.config import InputError, PrepareConfig
+from raypo.config import PrepareConfig
 from raypo.data.dataset import load_dataset
 from raypo.data.examples import histories
 from raypo.data.prepare import prepare
 from raypo.data.split import positions_in_sequences
+from raypo.errors import InputError
 from raypo.io.files import file_hash
 from tests.data.conftest import NUM_ITEMS, write_lines
 from tests.data.logs import all_rows, ordered, prepared, write_log

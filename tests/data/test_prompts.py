@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from raypo.assets import tiny_random
-from raypo.config import InputError
 from raypo.config.policy import BUILT_IN_PROMPTS
 from raypo.data.prompts import load_template, render
 from raypo.data.title_tokens import warn_about_other_tokens
 from raypo.data.tokenisation import Encoder, load_tokenizer
+from raypo.errors import InputError
 
 TITLES = ["To Have, or Not", "The Godfather", "Cité {0} des enfants perdus", "1984 & 2001!"]
 

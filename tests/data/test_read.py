@@ -17,7 +17,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raypo.config import InputError
 from raypo.data.readers import (
     ItemColumns,
     LogColumns,
@@ -38,6 +37,7 @@ from raypo.data.readers.times import (
     parse_times,
     units_of_files,
 )
+from raypo.errors import InputError
 
 INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
 ITEM = "item_id:token\tmovie_title:token_seq\trelease_year:token\n"

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from raypo.cli.tables import statistics
-from raypo.config import InputError, PrepareConfig
+from raypo.config import PrepareConfig
 from raypo.data.dataset import Dataset, load_dataset
 from raypo.data.prepare import prepare
+from raypo.errors import InputError
 from tests.data.logs import write_log
 
 MakeConfig = Callable[..., PrepareConfig]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypo.config import InputError
 from raypo.data.candidates import TrainingCandidates, sample_unseen
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 
 TRAIN = pd.DataFrame(
     {

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypo.config import InputError
 from raypo.data import permutation, training_rows
 from raypo.data.candidates import TrainingCandidates, sample_unseen
 from raypo.data.permutation import Permutation, draw
 from raypo.data.training_rows import TrainingRows, open_training_rows
 from raypo.data.writing import write_parquet
+from raypo.errors import InputError
 from raypo.io.files import file_hash
 
 ITEMS = 50

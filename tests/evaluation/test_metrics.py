@@ -13,7 +13,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.answer_parsing import match_answer, match_exactly
 from raypo.evaluation.answer_store import AnswerStore
 from raypo.evaluation.calibration import calibrate

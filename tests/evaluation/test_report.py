@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.catalogue_metrics import popularity_quintiles
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.search_report.trials import (
     SCORE,
     Collapse,

@@ -3,8 +3,9 @@
 import fsspec
 import pytest
 
-from raypo.config import InputError, RecommenderConfig, StoppedRun, parse_config
+from raypo.config import RecommenderConfig, parse_config
 from raypo.config.paths import local_path
+from raypo.errors import InputError, StoppedRun
 from raypo.io.remote import fetch, push, push_file, ray_storage, synced_folders
 
 URL = "memory://bucket/run"

@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from raypo.cli.main import app
-from raypo.config import AlignConfig, InputError, parse_config
+from raypo.config import AlignConfig, parse_config
 from raypo.config.objective import PARTS
+from raypo.errors import InputError
 from raypo.objectives import build_objective, composition
 from raypo.training.objective import make_objective
 

@@ -138,7 +138,8 @@ def test_ctrl_c_ends_with_one_line_and_the_run_goes_on_later(inputs, tmp_path, w
 
 
 def test_a_run_folder_of_another_configuration_is_refused(tmp_path):
-    from raypo.config import InputError, RecommenderConfig
+    from raypo.config import RecommenderConfig
+    from raypo.errors import InputError
     from raypo.io.run_folder import open_run
 
     config = RecommenderConfig(data=tmp_path, output=tmp_path / "run")

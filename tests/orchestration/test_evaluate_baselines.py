@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from raypo.assets import resolve_model
-from raypo.config import EvaluateConfig, InputError
+from raypo.config import EvaluateConfig
+from raypo.errors import InputError
 from raypo.evaluation.requests import max_constrained_tokens
 from raypo.orchestration import evaluation_setup
 from raypo.orchestration.evaluate import evaluate

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from raypo.config import EvaluateConfig, FuseConfig, InputError, RecommenderConfig, parse_config
+from raypo.config import EvaluateConfig, FuseConfig, RecommenderConfig, parse_config
 from raypo.data.conditional_logit import fit_conditional_logit, standardised
 from raypo.data.dataset import load_dataset, sample_rows
 from raypo.data.prepare import prepare
+from raypo.errors import InputError
 from raypo.evaluation.predictions import read_predictions
 from raypo.evaluation.report.files import report_on
 from raypo.orchestration.evaluate import evaluate

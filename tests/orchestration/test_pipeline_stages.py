@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from raypo.config import InputError, PipelineConfig, parse_config
+from raypo.config import PipelineConfig, parse_config
+from raypo.errors import InputError
 from raypo.orchestration import pipeline
 
 STAGES = ["prepare", "recommender", "sft", "align"]

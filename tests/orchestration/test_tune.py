@@ -12,15 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from raypo.config import (
-    AlignConfig,
-    InputError,
-    SearchRange,
-    StoppedRun,
-    TuneConfig,
-    load_config,
-    parse_config,
-)
+from raypo.config import AlignConfig, SearchRange, TuneConfig, load_config, parse_config
+from raypo.errors import InputError, StoppedRun
 from raypo.evaluation.search_report.trials import SCORE, Trial, write_trials
 from raypo.io.run_folder import open_run, read_metrics
 from raypo.orchestration.tuning.sampler import Observation, SettingsSampler

@@ -7,7 +7,8 @@ import time
 import pytest
 import ray
 
-from raypo.config import SftConfig, StoppedRun, parse_config
+from raypo.config import SftConfig, parse_config
+from raypo.errors import StoppedRun
 from raypo.orchestration import waiting
 from raypo.orchestration.cluster import connect
 from raypo.orchestration.train import train

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from raypo.assets import tiny_random
-from raypo.config import InputError, LoraConfig, PolicyConfig
+from raypo.config import LoraConfig, PolicyConfig
 from raypo.data.tokenisation import load_tokenizer
+from raypo.errors import InputError
 from raypo.policy.adapters import AdapterScorer, load_policy, merged_model, save_adapter
 
 

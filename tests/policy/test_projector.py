@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from raypo.config import InputError
 from raypo.data.hints import Markers
+from raypo.errors import InputError
 from raypo.policy import pack_responses, response_logps
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import packed_logps

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
+from raypo.errors import InputError
 from raypo.policy.prompt_record import (
     prompt_record,
     read_prompt_record,

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypo.config import InputError, PolicyConfig, RecommenderConfig
+from raypo.config import PolicyConfig, RecommenderConfig
 from raypo.config.data import FoldsConfig
 from raypo.data.dataset import load_dataset
 from raypo.data.folds import SEEN_BY_ALL, held_out_folds
 from raypo.data.prepare import prepare
 from raypo.data.training_rows import TrainingRows
+from raypo.errors import InputError
 from raypo.recommenders.heuristics import fit_heuristic, heuristic_scores
 from raypo.recommenders.hint_sources import (
     HintInputs,

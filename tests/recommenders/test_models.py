@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.recommenders.build import build_recommender
 from raypo.recommenders.histories import ending, most_recent
 from tests.recommenders.inputs import KINDS, SMALL, small_model

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from raypo.assets import resolve_model
-from raypo.config import InputError, RecommenderConfig
+from raypo.config import RecommenderConfig
+from raypo.errors import InputError
 from raypo.recommenders import train as training
 from raypo.recommenders.items import TextItems
 from raypo.recommenders.text_encoder import TextEncoder

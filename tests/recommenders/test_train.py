@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from raypo.config import InputError, RecommenderConfig, load_config
+from raypo.config import RecommenderConfig, load_config
+from raypo.errors import InputError
 from raypo.recommenders import train as training
 from raypo.recommenders.fit import training_windows
 from raypo.recommenders.scoring import hit_ratio, score_candidates

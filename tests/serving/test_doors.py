@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import InputError, ServeConfig, parse_config
+from raypo.config import ServeConfig, parse_config
+from raypo.errors import InputError
 from raypo.serving.doors import TOKEN_VARIABLE, read_token
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from raypo.assets import resolve_model
-from raypo.config import InputError, PolicyConfig
+from raypo.config import PolicyConfig
 from raypo.data.conditional_logit import standardised
 from raypo.data.dataset import load_dataset
 from raypo.data.tokenisation import make_encoder
+from raypo.errors import InputError
 from raypo.policy.adapters import AdapterScorer
 from raypo.policy.scoring import score_responses
 from raypo.recommenders.heuristics import heuristic_scores

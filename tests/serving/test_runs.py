@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.serving.runs import find_served
 
 

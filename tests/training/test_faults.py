@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raypo.config import InputError, SftConfig, StoppedRun, parse_config
+from raypo.config import SftConfig, parse_config
+from raypo.errors import InputError, StoppedRun
 from raypo.io.run_folder import read_metrics
 from raypo.training import job
 from raypo.training.engine import TorchEngine

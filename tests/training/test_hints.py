@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from raypo.config import AlignConfig, InputError, RecommenderConfig, SftConfig, parse_config
+from raypo.config import AlignConfig, RecommenderConfig, SftConfig, parse_config
 from raypo.data.dataset import load_dataset
 from raypo.data.prepare import prepare
+from raypo.errors import InputError
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.recommenders.train import train_recommender

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import AlignConfig, InputError, SftConfig, parse_config
+from raypo.config import AlignConfig, SftConfig, parse_config
+from raypo.errors import InputError
 from raypo.io.run_folder import read_metrics
 from raypo.training.job import check_inputs
 from raypo.training.local import train_locally

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from raypo.config import InputError, SftConfig, StoppedRun, parse_config
+from raypo.config import SftConfig, parse_config
+from raypo.errors import InputError, StoppedRun
 from raypo.io.files import write_json
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import open_run, read_metrics

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.training.sampler import BatchSizes, make_batch_sampler
 
 

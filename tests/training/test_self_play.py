@@ -12,7 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from raypo.config import AlignConfig, InputError, StoppedRun, parse_config
+from raypo.config import AlignConfig, parse_config
+from raypo.errors import InputError, StoppedRun
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.policy.scoring import score_responses

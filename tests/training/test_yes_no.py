@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from raypo.assets import resolve_model
-from raypo.config import AlignConfig, InputError, SftConfig, parse_config
+from raypo.config import AlignConfig, SftConfig, parse_config
 from raypo.data.prepare import prepare
 from raypo.data.prompts import load_template
 from raypo.data.tokenisation import Encoder, load_tokenizer
+from raypo.errors import InputError
 from raypo.io.run_folder import read_metrics
 from raypo.objectives import PreferenceBatch
 from raypo.objectives.yes_no import YesNoObjective

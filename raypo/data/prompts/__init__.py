@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from raypo.config import InputError
 from raypo.config.policy import BUILT_IN_PROMPTS
+from raypo.errors import InputError
 
 _FIELDS = (["candidates", "history"], ["candidate", "history"], ["history"])
 _MARK = "-"

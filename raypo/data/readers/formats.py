@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from raypo.config import InputError
 from raypo.data.readers.sources import Source
+from raypo.errors import InputError
 
 Kind = Literal["delimited", "atomic", "json", "literal", "parquet"]
 TimeField = str | tuple[str, str, str]

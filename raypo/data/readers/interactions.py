@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from raypo.config import InputError
 from raypo.data.readers.formats import Format, TimeField, find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.rejected_rows import RejectedRows
@@ -20,6 +19,7 @@ from raypo.data.readers.times import (
     guess_time_format,
     parse_times,
 )
+from raypo.errors import InputError
 
 
 @dataclass(frozen=True)

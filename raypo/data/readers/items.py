@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from raypo.config import InputError
 from raypo.data.readers.formats import find_format
 from raypo.data.readers.records import read_columns
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source
+from raypo.errors import InputError
 
 OTHER = "other "
 

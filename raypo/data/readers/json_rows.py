@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError
 from raypo.config.paths import uri
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import refuse_utf16
+from raypo.errors import InputError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 

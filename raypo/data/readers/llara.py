@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError
 from raypo.config.paths import uri
 from raypo.data.readers.json_rows import SourceRow
 from raypo.data.readers.pickled_frames import read_pickled_frame
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import refuse_utf16
 from raypo.data.titles import display_titles
+from raypo.errors import InputError
 
 SHORTEST = 3  # items of a history, in LLaRA's own reader
 _YEAR = re.compile(r"^(.*) \((\d{4})\)$")

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from raypo.config import InputError
 from raypo.config.paths import uri
+from raypo.errors import InputError
 
 _NUMPY = ("numpy.core", "numpy._core")  # up to 1, from 2
 _BUILTINS = ("builtins", "__builtin__")  # of Python 3, and as protocols 0 to 2 write it

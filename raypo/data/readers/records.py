@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
 from raypo.data.readers.formats import Format
 from raypo.data.readers.rejected_rows import RejectedRows
 from raypo.data.readers.sources import Source, open_source, refuse_utf16
+from raypo.errors import InputError
 
 CHUNK = 50_000  # rows at a time: a few tens of MB
 _LONGEST_FIELD = 1 << 20

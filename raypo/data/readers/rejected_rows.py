@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 Policy = Literal["stop", "quarantine"]
 

@@ -15,7 +15,7 @@ import fsspec
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from raypo.config import InputError
+from raypo.errors import InputError
 
 PER_SECOND = {
     "seconds": 1.0,

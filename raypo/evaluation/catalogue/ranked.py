@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.files import atomic_path
 
 KEPT = 20  # what metrics look at; a million rows are held in memory

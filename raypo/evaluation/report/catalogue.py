@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.catalogue.compared import OrderAgreement, order_agreement
 from raypo.evaluation.catalogue.metrics import CUTOFFS, LIST, target_positions
 from raypo.evaluation.catalogue.ranked import read_ranked

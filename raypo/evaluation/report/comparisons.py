@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.ranking import row_hits
 from raypo.evaluation.report.runs import ReportRun
 from raypo.evaluation.significance import Comparison, compare

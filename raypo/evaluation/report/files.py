@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raypo.config import InputError
 from raypo.config.paths import local_path
 from raypo.data.dataset import Dataset, load_dataset
+from raypo.errors import InputError
 from raypo.evaluation.report.catalogue import CatalogueRun, is_catalogue, read_catalogue_run
 from raypo.evaluation.report.page import write_report
 from raypo.evaluation.report.runs import ReportRun, data_of, find_runs, read_run

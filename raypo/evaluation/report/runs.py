@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from raypo.config import InputError
 from raypo.config.paths import local_path
+from raypo.errors import InputError
 from raypo.evaluation.predictions import read_predictions
 from raypo.io.files import read_json
 from raypo.io.run_folder import read_metrics

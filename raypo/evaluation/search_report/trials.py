@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from raypo.config import InputError
 from raypo.config.paths import local_path, uri
+from raypo.errors import InputError
 from raypo.io.files import read_json, write_json
 from raypo.io.run_folder import read_metrics
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from raypo.config import InputError, TuneConfig, dump_config
+from raypo.config import TuneConfig, dump_config
+from raypo.errors import InputError
 from raypo.evaluation.search_report.trials import Trial, read_trials
 from raypo.io.files import write_text
 from raypo.io.run_folder import open_run

@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raypo.config import (
-    AlignConfig,
-    InputError,
-    SearchRange,
-    TuneConfig,
-    parse_config,
-    with_settings,
-)
+from raypo.config import AlignConfig, SearchRange, TuneConfig, parse_config, with_settings
 from raypo.config.paths import uri
+from raypo.errors import InputError
 from raypo.evaluation.search_report.trials import SettingValue
 from raypo.training.job import check_inputs
 from raypo.training.objective import make_objective, with_parsed_objective

@@ -13,7 +13,8 @@ from typing import Any
 
 import ray.tune
 
-from raypo.config import AlignConfig, StoppedRun, TuneConfig
+from raypo.config import AlignConfig, TuneConfig
+from raypo.errors import StoppedRun
 from raypo.io.progress import Progress, no_progress
 from raypo.io.remote import ray_storage, remove_ray_records, synced
 from raypo.orchestration.abort import run_registry

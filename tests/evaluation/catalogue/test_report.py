@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.evaluation.catalogue.metrics import summarise_ranked
 from raypo.evaluation.catalogue.ranked import write_ranked
 from raypo.evaluation.intervals import Resampling
