@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from raypo.objectives.collective_timer import CollectiveTimer
+from raypo.objectives.device_timer import DeviceTimer
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -72,7 +72,7 @@ class Collective:
     group: ProcessGroup | None = None
     alone: bool = False
     capacity: int = 0
-    _timer: CollectiveTimer = field(default_factory=CollectiveTimer, repr=False)
+    _timer: DeviceTimer = field(default_factory=DeviceTimer, repr=False)
 
     @property
     def seconds(self) -> float:

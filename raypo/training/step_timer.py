@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
+
+from raypo.objectives.device_timer import DeviceTimer
 
 PHASES = ("data", "reference", "forward", "objective", "backward", "optimiser")
 
@@ -27,21 +28,16 @@ class StepTimer:
         """Start the step's clock.
 
         Args:
-            device: device of the policy; a GPU is synchronised at the end of each phase.
+            device: device of the policy. On a GPU events in its stream mark the phases, so that the
+                host goes on; a phase's time is then what the GPU ran or waited between its marks.
         """
         self._device = device
-        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._timers = {name: DeviceTimer() for name in PHASES}
         self._started = time.perf_counter()
 
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> AbstractContextManager[None]:
         """Add the block's time to the phase `name` of `PHASES`."""
-        started = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            # Kernels run asynchronously; their time would count as the next phase's.
-            torch.cuda.synchronize(self._device)
-        self._seconds[name] += time.perf_counter() - started
+        return self._timers[name].measure(self._device)
 
     def metrics(self, num_tokens: int, collective_seconds: float) -> dict[str, float]:
         """Seconds of the step, tokens per second, time shares and this rank's peak memory.
@@ -51,8 +47,9 @@ class StepTimer:
             collective_seconds: time of the objective's gathers and reductions in forward and
                 backward. It is part of the phases in which they happen.
         """
+        spent = {name: timer.seconds() for name, timer in self._timers.items()}  # waits for a GPU
         seconds = time.perf_counter() - self._started
-        shares = {f"time/{name}": spent / seconds for name, spent in self._seconds.items()}
+        shares = {f"time/{name}": each / seconds for name, each in spent.items()}
         return {
             "seconds": seconds,
             "tokens_per_second": num_tokens / seconds,

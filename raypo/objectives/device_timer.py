@@ -1,4 +1,4 @@
-"""Time that a rank spends in collectives, on the CPU or on a GPU."""
+"""Time of pieces of work, on the CPU or on a GPU, without making the host wait for the GPU."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 
 @dataclass
-class CollectiveTimer:
-    """Sums the time of collectives, without making the host wait for a GPU at each of them."""
+class DeviceTimer:
+    """Sums the time of blocks of code; on a GPU, of what they have it do."""
 
     _seconds: float = 0.0
     _pending: list[tuple[Any, Any]] = field(default_factory=list)
@@ -23,8 +23,8 @@ class CollectiveTimer:
         """Count the block's time.
 
         Args:
-            device: device of the tensors. On a GPU the block returns before its collective has run;
-                events in the stream, which waits for it, mark its beginning and end.
+            device: device of the tensors. On a GPU the block returns before its work has run; events
+                in the stream mark its beginning and end.
         """
         if device.type == "cuda":
             start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -39,7 +39,7 @@ class CollectiveTimer:
         self._seconds += time.perf_counter() - started
 
     def seconds(self) -> float:
-        """Seconds so far; waits for the collectives that a GPU still runs."""
+        """Seconds so far; waits for what a GPU still runs."""
         for start, end in self._pending:
             end.synchronize()
             self._seconds += start.elapsed_time(end) / 1000
