@@ -92,12 +92,14 @@ def load_inputs(settings: InputSettings) -> BenchInputs:
     config = PolicyConfig(
         model=settings.model, dtype=settings.dtype, lora=LoraConfig(rank=settings.lora_rank)
     )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if is_random:
-        base = random_model(settings.model, len(tokenizer), torch_dtype(config), settings.seed)
+        base = random_model(
+            settings.model, torch_dtype(config), settings.seed, device, len(tokenizer)
+        )
         model = add_adapter(base, config.lora, settings.seed)
     else:
         model = load_policy(config, folder, settings.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = dtype_name(config, torch.cuda.is_available())
     return BenchInputs(model.to(device), users, tokenizer.pad_token_id, folder, dtype)
 

@@ -19,15 +19,14 @@ that a perfect implementation could overlap.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from raypo.bench.measure import Measurement, measure_in_turn
 from raypo.bench.plain_layers import plain_layers
-from raypo.data.tokenisation import EncodedUsers
 from raypo.io.progress import Progress, no_progress
 from raypo.policy import pack_responses
 from raypo.policy.activation_checkpointing import Recompute
@@ -36,6 +35,9 @@ from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses
+
+if TYPE_CHECKING:
+    from raypo.data.tokenisation import EncodedUsers
 
 VARIANTS = ("naive", "response_logits_only", "packed", "packed_plain", "two_passes")
 _SFT = ("sft", 0)
@@ -223,7 +225,7 @@ def _costs(bench: _Bench, measurements: Mapping[tuple[str, int], Measurement]) -
 
 def first_negatives(users: EncodedUsers, n: int) -> EncodedUsers:
     """The same users with the target and the first n negatives."""
-    return EncodedUsers(users.prompts, [responses[: n + 1] for responses in users.responses])
+    return replace(users, responses=[responses[: n + 1] for responses in users.responses])
 
 
 def multiply_adds(model: Any, packed: PackedResponses) -> int:
@@ -262,8 +264,20 @@ def _step(
     return step
 
 
+class TokenUsers(Protocol):
+    """Token ids of users."""
+
+    @property
+    def prompts(self) -> Sequence[list[int]]:
+        """One list per user."""
+
+    @property
+    def responses(self) -> Sequence[Sequence[list[int]]]:
+        """Per user, one list per response."""
+
+
 def repeated_rows(
-    users: EncodedUsers, pad_token_id: int, device: torch.device
+    users: TokenUsers, pad_token_id: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows as the public trainers make them, one per response.
 

@@ -109,6 +109,28 @@ def policy(
         plot_policy(costs, plot, f"{model}, {users} users, {loaded.dtype}")
 
 
+@bench_app.command("gpu")
+def gpu(
+    output: Annotated[Path, typer.Option(help="folder of gpu.json and gpu.md")],
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; otherwise the fastest")] = None,
+    model: Annotated[str, typer.Option(help="all, or tiny for a dry run")] = "all",
+    minutes: Annotated[float, typer.Option(help="after them no measurement begins")] = 9.0,
+) -> None:
+    """Parity, speed, memory and scoring of 7B policies in one short run; goes on where it ended."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from raypo.bench.gpu import GpuSettings, bench_gpu
+
+    sizes = {"all": GpuSettings, "tiny": GpuSettings.dry}
+    if model not in sizes:
+        raise InputError(f"--model {model!r}: expected all or tiny")
+    on = pick_device(device)
+    with progress_bar("gpu") as progress:
+        bench_gpu(output, sizes[model](), on, minutes, progress)
+    Console().print(Markdown((output / "gpu.md").read_text(encoding="utf-8")))
+
+
 @bench_app.command("scorer")
 def scorer(
     model: Model = "smollm2-135m-instruct",

@@ -23,8 +23,8 @@ class DeviceTimer:
         """Count the block's time.
 
         Args:
-            device: device of the tensors. On a GPU the block returns before its work has run; events
-                in the stream mark its beginning and end.
+            device: device of the tensors. A GPU's work has not run when the block ends; events in
+                its stream mark the beginning and the end.
         """
         if device.type == "cuda":
             start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import peft
     from transformers import PreTrainedModel
 
-    from raypo.config import LoraConfig, PolicyConfig
+    from raypo.config import PolicyConfig
 
 # Files that make up a tokenizer, whichever of transformers' formats it is saved in.
 _TOKENIZER_FILES = (
@@ -45,6 +45,26 @@ _TOKENIZER_FILES = (
 
 # What PEFT and safetensors raise for files that are cut off, or of another model.
 _BROKEN = (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError)
+
+
+class LoraSettings(Protocol):
+    """What an adapter is made from, as `policy.lora` has it."""
+
+    @property
+    def rank(self) -> int:
+        """Columns of the thin matrices."""
+
+    @property
+    def alpha(self) -> float:
+        """The adapter's part is scaled by alpha / rank."""
+
+    @property
+    def dropout(self) -> float:
+        """Of the adapter's inputs."""
+
+    @property
+    def target_modules(self) -> str | Sequence[str]:
+        """Names of linear layers, or all-linear."""
 
 
 def load_policy(config: PolicyConfig, model_folder: Path, seed: int) -> peft.PeftModel:
@@ -74,7 +94,7 @@ def load_policy(config: PolicyConfig, model_folder: Path, seed: int) -> peft.Pef
     return add_adapter(model, config.lora, seed)
 
 
-def add_adapter(model: PreTrainedModel, lora: LoraConfig, seed: int) -> peft.PeftModel:
+def add_adapter(model: PreTrainedModel, lora: LoraSettings, seed: int) -> peft.PeftModel:
     """Wrap a decoder with a new adapter in float32.
 
     Args:
@@ -152,7 +172,7 @@ def save_adapter(
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
 
 
-def _peft_config(lora: LoraConfig) -> peft.LoraConfig:
+def _peft_config(lora: LoraSettings) -> peft.LoraConfig:
     import peft
 
     targets = lora.target_modules

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import subprocess
-import sys
 import sysconfig
 import tomllib
 import venv
@@ -24,7 +23,8 @@ def with_requirements(requirements: list[str]) -> set[str]:
     waiting = [Requirement(one) for one in requirements]
     while waiting:
         one = waiting.pop()
-        if one.name in found | LEFT_OUT or (one.marker is not None and not one.marker.evaluate({"extra": ""})):
+        applies = one.marker is None or one.marker.evaluate({"extra": ""})
+        if one.name in found | LEFT_OUT or not applies:
             continue
         found.add(one.name)
         waiting += [Requirement(more) for more in importlib.metadata.requires(one.name) or ()]
@@ -62,3 +62,9 @@ def test_the_environment_has_none_of_the_cluster(python):
 
 def test_a_policy_is_trained_by_an_objective(python):
     run(python, "-W", "ignore", str(Path(__file__).with_name("core_step.py")))
+
+
+def test_the_gpu_benchmark_starts(python, tmp_path):
+    script = str(ROOT / "benchmarks" / "gpu.py")
+    dry = ["--device", "cpu", "--model", "tiny", "--minutes", "0", "--output", str(tmp_path)]
+    assert "0 of 8 measurements" in run(python, script, *dry)
