@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # A worker of several: Ray finds clusters by a file in its folder, and one must not join another's.
@@ -44,10 +45,19 @@ finally:
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """A prepared data set, a recommender and an SFT adapter, which tests only read."""
+    """A prepared data set, a recommender and an SFT adapter, which tests only read.
+
+    Made once, by the worker that needs them first.
+    """
     from tests.training.inputs import make_inputs  # imports torch
 
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if worker else own) / "inputs"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            make_inputs(folder)
+    return folder / "data", folder / "recommender", folder / "sft" / "adapter"
 
 
 class SharedCluster:

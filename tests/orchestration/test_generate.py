@@ -129,9 +129,16 @@ def test_base_and_adapters_answer_as_they_do_alone(tmp_path, model_folder, encod
         assert match_exactly(chosen[row.name, row.row], titles) is not None
 
 
-def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encoder, models):
+def test_a_killed_engine_loses_no_row_and_a_request_that_it_refuses_only_its_own(
+    tmp_path, model_folder, encoder, models
+):
+    from raypo.orchestration.inference.generate import generate
+
     adapters = {"one": models["one"][0]}
     requests = make_requests(adapters, rows=120)
+    lengths = [len(encoder.prompt(*user)) for user in requests[["history", "candidates"]].values]
+    too_long = 60
+    requests.at[too_long, "history"] = list(range(8)) * 40
     killed = []
 
     def kill_once(done: int, total: int, note: str = "") -> None:
@@ -142,35 +149,21 @@ def test_a_killed_engine_loses_and_doubles_no_row(tmp_path, model_folder, encode
             killed.append(process.pid)
 
     # Long answers: the engine is still at work when the first of them arrive.
-    config = EngineConfig(batch_size=8, max_new_tokens=96)
+    config = EngineConfig(batch_size=8, max_new_tokens=96, max_model_len=max(lengths) + 100)
     served = LanguageModels(model_folder, adapters, POLICY, encoder)
-    batches = [batch("generate", requests, tmp_path)]
-    frame = generated(batches, served, config, kill_once)["generate"]
+    requested = batch("generate", requests, tmp_path)
+    generate([requested], served, config, kill_once)
+    requested.store.close()
     assert killed
-    assert sorted(frame["row"]) == list(range(120))
+    assert set(requested.errors) == {("one", too_long)}
+    assert "maximum context length" in requested.errors["one", too_long]
+    frame = requested.store.frame()
+    assert sorted(frame["row"]) == [row for row in range(120) if row != too_long]
     lines = (tmp_path / "generate.jsonl").read_text().splitlines()
-    assert len(lines) == 120
+    assert len(lines) == 119
     for row, said in zip(requests.head(10).itertuples(), frame["answer"], strict=False):
         prompt = encoder.prompt(row.history, row.candidates)
         assert said == greedy(models["one"][1], prompt, encoder, 96)
-
-
-def test_a_request_that_an_engine_refuses_is_an_error_of_its_row_alone(
-    tmp_path, model_folder, encoder
-):
-    from raypo.orchestration.inference.generate import generate
-
-    requests = make_requests(["base"], rows=4)
-    lengths = [len(encoder.prompt(*user)) for user in requests[["history", "candidates"]].values]
-    requests.at[1, "history"] = list(range(8)) * 20
-    config = CONFIG.model_copy(update={"max_model_len": max(lengths) + 10, "batch_size": 4})
-    requested = batch("generate", requests, tmp_path)
-    served = LanguageModels(model_folder, {"base": None}, POLICY, encoder)
-    generate([requested], served, config, no_progress)
-    requested.store.close()
-    assert requested.store.frame()["row"].tolist() == [0, 2, 3]
-    assert set(requested.errors) == {("base", 1)}
-    assert "maximum context length" in requested.errors["base", 1]
 
 
 def test_both_scorers_agree(tmp_path, model_folder, encoder, models):
