@@ -1,6 +1,7 @@
 """Answers to prompts with vector hints are those of the policy's own decoding."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -62,16 +63,23 @@ def served(tmp_path_factory):
 
 
 def test_engines_answer_as_the_policy_decodes_with_its_projector(served, tmp_path) -> None:
+    """A prompt that is too long for them is an error of its row alone."""
     from raypo.orchestration.inference.generate import generate
 
     requests = make_requests(served.names)
+    histories = requests[["history", "candidates"]].values
+    longest = max(len(served.encoder.prompt(*user)) for user in histories)
+    too_long = requests.iloc[[0]].assign(row=3, history=[list(range(8)) * 20])
+    asked = pd.concat([requests, too_long], ignore_index=True)
     batches = [
-        RequestBatch(mode, requests, AnswerStore(tmp_path / f"{mode}.jsonl"))
+        RequestBatch(mode, asked, AnswerStore(tmp_path / f"{mode}.jsonl"))
         for mode in ("generate", "constrained")
     ]
-    generate(batches, served, EngineConfig(batch_size=4, max_new_tokens=6), no_progress)
+    config = EngineConfig(batch_size=4, max_new_tokens=6, max_model_len=longest + 10)
+    generate(batches, served, config, no_progress)
     frames = {batch.mode: batch.store.frame() for batch in batches}
-    assert all(batch.errors == {} for batch in batches)
+    assert all(set(batch.errors) == {(too_long["name"].item(), 3)} for batch in batches)
+    assert all(len(frame) == len(requests) for frame in frames.values())
     answers = requests.merge(frames["generate"][["name", "row", "answer"]])
     assert answers.groupby("row")["answer"].nunique().min() == 3
     checks = check_greedy(answers, served, 6)
@@ -82,21 +90,6 @@ def test_engines_answer_as_the_policy_decodes_with_its_projector(served, tmp_pat
     for row in requests.itertuples():
         titles = [TITLES[item] for item in row.candidates]
         assert match_exactly(chosen[row.name, row.row], titles) is not None
-
-
-def test_a_prompt_that_is_too_long_is_an_error_of_its_row_alone(served, tmp_path) -> None:
-    from raypo.orchestration.inference.generate import generate
-
-    requests = make_requests(["one"], rows=3)
-    longest = max(
-        len(served.encoder.prompt(*user)) for user in requests[["history", "candidates"]].values
-    )
-    requests.at[1, "history"] = list(range(8)) * 20
-    config = EngineConfig(batch_size=4, max_new_tokens=6, max_model_len=longest + 10)
-    batch = RequestBatch("generate", requests, AnswerStore(tmp_path / "generate.jsonl"))
-    generate([batch], served.subset(["one"]), config, no_progress)
-    assert batch.store.frame()["row"].tolist() == [0, 2]
-    assert set(batch.errors) == {("one", 1)}
 
 
 def test_the_scorer_ranks_with_each_models_own_projector(served, tmp_path) -> None:
