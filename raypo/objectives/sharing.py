@@ -13,6 +13,7 @@ from torch import Tensor
 from raypo.objectives.batch import PreferenceBatch
 from raypo.objectives.collectives import Collective, GlobalBatch
 from raypo.objectives.options import fraction, one_of, switch, validate_options
+from raypo.objectives.similarity import most_similar
 
 SharingGradient = Literal["all", "local", "own"]
 Similarity = Literal["inner", "cosine"]
@@ -89,6 +90,11 @@ class Shared:
         """Validate the options."""
         validate_options(self)
 
+    def num_similar(self, num_users: int) -> int:
+        """K: users that each of the `num_users` of a global batch takes negatives from."""
+        # The product with a rho such as 0.7 may be just below the whole number that it stands for.
+        return max(0, math.floor((num_users - 1) * self.rho + 1e-9))
+
     def negative_set(
         self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
     ) -> NegativeSet:
@@ -126,18 +132,11 @@ class Shared:
             table = torch.cat([table[:start], rewards, table[end:]])
         return torch.cat([rewards, table[negatives.similar].flatten(1)], dim=1), all_moments
 
-    @torch.no_grad()
     def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, users: int) -> Tensor:
         """Global indices [b, K] of the users that this rank's users take negatives from."""
-        # The product with a rho such as 0.7 may be just below the whole number that it stands for.
-        num_similar = math.floor((batch.num_users - 1) * self.rho + 1e-9)
         if self.similarity == "cosine":
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
-        own = torch.arange(batch.offset, batch.offset + users, device=embeddings.device)
-        similarity = embeddings[own] @ embeddings.T
-        similarity.scatter_(1, own[:, None], -math.inf)
-        ranking = similarity.sort(dim=1, descending=True, stable=True).indices
-        return ranking[:, : max(0, num_similar)]
+        return most_similar(embeddings, batch.offset, users, self.num_similar(batch.num_users))
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:
