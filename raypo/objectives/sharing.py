@@ -13,6 +13,7 @@ from torch import Tensor
 from raypo.objectives.batch import PreferenceBatch
 from raypo.objectives.collectives import Collective, GlobalBatch
 from raypo.objectives.options import fraction, one_of, switch, validate_options
+from raypo.objectives.sharing_memory import device_memory, require_memory
 from raypo.objectives.similarity import most_similar
 
 SharingGradient = Literal["all", "local", "own"]
@@ -98,14 +99,18 @@ class Shared:
     def negative_set(
         self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
     ) -> NegativeSet:
-        """Negative sets of n (1 + K); one gather of what needs no gradient."""
+        """Negative sets of n (1 + K); one gather of what needs no gradient.
+
+        Raises:
+            ValueError: the sets cannot fit into the device's memory.
+        """
         assert batch.user_embeddings is not None and batch.rejected_items is not None
-        users, n = batch.rejected_items.shape
+        n = batch.rejected_items.shape[1]
         gathered, global_batch = collective.gather(
             [batch.user_embeddings, batch.rejected_items, *columns.values()]
         )
         embeddings, items, *gathered_columns = gathered
-        similar = self._most_similar(embeddings, global_batch, users)
+        similar = self._most_similar(embeddings, global_batch, n)
 
         def with_shared(own: Tensor, of_all: Tensor) -> Tensor:
             return torch.cat([own, of_all[similar].flatten(1)], dim=1)
@@ -132,11 +137,14 @@ class Shared:
             table = torch.cat([table[:start], rewards, table[end:]])
         return torch.cat([rewards, table[negatives.similar].flatten(1)], dim=1), all_moments
 
-    def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, users: int) -> Tensor:
+    def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, n: int) -> Tensor:
         """Global indices [b, K] of the users that this rank's users take negatives from."""
+        k = self.num_similar(batch.num_users)
+        memory = device_memory(embeddings.device)
+        require_memory(max(batch.sizes), batch.num_users, n, self.rho, k, memory)
         if self.similarity == "cosine":
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
-        return most_similar(embeddings, batch.offset, users, self.num_similar(batch.num_users))
+        return most_similar(embeddings, batch.offset, batch.sizes[batch.rank], k)
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # Similarities that exist at a time: bounds the memory of large global batches.
-_BLOCK_ELEMENTS = 1 << 22
+_BLOCK_ELEMENTS = 1 << 24
 # From this part of a row on, sorting the row is no slower than selecting from it.
 _SORT_FROM = 0.25
 

@@ -44,7 +44,7 @@ def test_the_highest_are_those_of_a_stable_sort(data):
     seed=st.integers(0, 10**6),
     num_users=st.integers(1, 40),
     dtype=st.sampled_from(DTYPES),
-    block=st.sampled_from([1, 50, 1 << 22]),
+    block=st.sampled_from([1, 50, 1 << 24]),
     different=st.integers(0, 3),
     strange=st.sampled_from([None, math.inf, -math.inf, math.nan]),
     data=st.data(),
