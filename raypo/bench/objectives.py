@@ -10,7 +10,7 @@ import torch
 
 from raypo.bench.measure import Measurement, measure_in_turn
 from raypo.bench.simulated_ranks import SimulatedRanks, synthetic_batch
-from raypo.config import InputError
+from raypo.errors import InputError
 from raypo.io.progress import Progress, no_progress
 from raypo.objectives import build_objective, preset_options
 from raypo.objectives.sharing import Shared

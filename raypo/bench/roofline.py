@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from raypo.bench.gpu.flops import PEAKS
 from raypo.bench.network import Network, step_messages
 from raypo.bench.simulated_ranks import Message
 
@@ -87,8 +88,8 @@ class Gpu:
     utilisation: float = 0.4
 
 
-# NVIDIA's data sheets of the SXM modules; bf16 without sparsity.
-GPUS = {"H100": Gpu(989e12, 3.35e12), "H200": Gpu(989e12, 4.8e12)}
+# The SXM modules, by NVIDIA's data sheets.
+GPUS = {"H100": Gpu(PEAKS["H100"], 3.35e12), "H200": Gpu(PEAKS["H200"], 4.8e12)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import typer
 
 from raypo.cli.bench import Output, bench_app, choices, show, whole_numbers
 from raypo.cli.progress import progress_bar
-from raypo.config import InputError
+from raypo.errors import InputError
 
 if TYPE_CHECKING:
     from raypo.bench.network import Network

@@ -11,7 +11,7 @@ from raypo.bench.network import Network, NetworkSettings, predict_sharing, step_
 from raypo.bench.roofline import GPUS, Decoder, RooflineSettings, balance, step_seconds
 from raypo.bench.simulated_ranks import Message
 from raypo.cli.main import app
-from raypo.config import InputError
+from raypo.errors import InputError
 
 
 @pytest.mark.parametrize("num_ranks", [2**power for power in range(1, 11)])
