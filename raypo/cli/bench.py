@@ -48,6 +48,12 @@ def objectives(
     users: Annotated[str, typer.Option(help="global batch sizes")] = "16,64,256,1024,4096",
     negatives: Annotated[str, typer.Option(help="sampled negatives per user")] = "3,7,19",
     rho: Annotated[str, typer.Option(help="fractions of the batch to share with")] = "0.01,0.7",
+    similar: Annotated[
+        str | None, typer.Option(help="numbers of users to share with, in place of --rho")
+    ] = None,
+    rank_users: Annotated[
+        int | None, typer.Option(help="users of the measured rank; otherwise the whole batch")
+    ] = None,
     repeats: Annotated[int, typer.Option(help="repetitions, of which the median counts")] = 5,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; otherwise the fastest")] = None,
     output: Output = None,
@@ -61,6 +67,8 @@ def objectives(
         num_users=whole_numbers("--users", users),
         num_negatives=whole_numbers("--negatives", negatives),
         rhos=[float(each) for each in rho.split(",")],
+        num_similar=[] if similar is None else whole_numbers("--similar", similar),
+        rank_users=rank_users,
     )
     on = pick_device(device)
     with progress_bar("objectives") as progress:

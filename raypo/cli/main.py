@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from raypo.cli import pipeline, stages
-from raypo.cli.bench import bench_app
+from raypo.cli.bench_network import bench_app
 from raypo.cli.data import data_app
 from raypo.cli.interrupt import Interrupted, interruptible
 from raypo.cli.progress import console

@@ -86,6 +86,11 @@ class Collective:
             return 1
         return dist.get_world_size(self.group)
 
+    @property
+    def rank(self) -> int:
+        """This process's rank in the group; 0 without torch.distributed."""
+        return 0 if self.world_size == 1 else dist.get_rank(self.group)
+
     def gather(self, columns: Sequence[Tensor]) -> tuple[list[Tensor], GlobalBatch]:
         """Gather each column from all ranks, without gradient, and the ranks' batch sizes.
 
@@ -102,7 +107,7 @@ class Collective:
             return [column.detach() for column in columns], GlobalBatch((len(columns[0]),), 0)
         rows = torch.cat([_as_bytes(column) for column in columns], dim=1)
         gathered, sizes = self._gather_ragged(rows)
-        batch = GlobalBatch(sizes, dist.get_rank(self.group))
+        batch = GlobalBatch(sizes, self.rank)
         joined = torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
         widths = [column.shape[1] * column.element_size() for column in columns]
         parts = torch.split(joined, widths, dim=1)
@@ -156,9 +161,14 @@ class Collective:
         """Sum of `values` over ranks; carries no gradient."""
         values = values.detach().clone()
         if self.world_size > 1:
-            with self._timer.measure(values.device):
-                dist.all_reduce(values, group=self.group)
+            self._all_reduce(values)
         return values
+
+    # All that is sent goes through these two methods, which the benchmarks replace.
+
+    def _all_reduce(self, values: Tensor) -> None:
+        with self._timer.measure(values.device):
+            dist.all_reduce(values, group=self.group)
 
     def _all_gather(self, sent: Tensor) -> Tensor:
         received = sent.new_empty((self.world_size, *sent.shape))

@@ -13,6 +13,8 @@ from torch import Tensor
 from raypo.objectives.batch import PreferenceBatch
 from raypo.objectives.collectives import Collective, GlobalBatch
 from raypo.objectives.options import fraction, one_of, switch, validate_options
+from raypo.objectives.sharing_memory import device_memory, require_memory
+from raypo.objectives.similarity import most_similar
 
 SharingGradient = Literal["all", "local", "own"]
 Similarity = Literal["inner", "cosine"]
@@ -89,17 +91,26 @@ class Shared:
         """Validate the options."""
         validate_options(self)
 
+    def num_similar(self, num_users: int) -> int:
+        """K: users that each of the `num_users` of a global batch takes negatives from."""
+        # The product with a rho such as 0.7 may be just below the whole number that it stands for.
+        return max(0, math.floor((num_users - 1) * self.rho + 1e-9))
+
     def negative_set(
         self, batch: PreferenceBatch, columns: Mapping[str, Tensor], collective: Collective
     ) -> NegativeSet:
-        """Negative sets of n (1 + K); one gather of what needs no gradient."""
+        """Negative sets of n (1 + K); one gather of what needs no gradient.
+
+        Raises:
+            ValueError: the sets cannot fit into the device's memory.
+        """
         assert batch.user_embeddings is not None and batch.rejected_items is not None
-        users, n = batch.rejected_items.shape
+        n = batch.rejected_items.shape[1]
         gathered, global_batch = collective.gather(
             [batch.user_embeddings, batch.rejected_items, *columns.values()]
         )
         embeddings, items, *gathered_columns = gathered
-        similar = self._most_similar(embeddings, global_batch, users)
+        similar = self._most_similar(embeddings, global_batch, n)
 
         def with_shared(own: Tensor, of_all: Tensor) -> Tensor:
             return torch.cat([own, of_all[similar].flatten(1)], dim=1)
@@ -126,18 +137,14 @@ class Shared:
             table = torch.cat([table[:start], rewards, table[end:]])
         return torch.cat([rewards, table[negatives.similar].flatten(1)], dim=1), all_moments
 
-    @torch.no_grad()
-    def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, users: int) -> Tensor:
+    def _most_similar(self, embeddings: Tensor, batch: GlobalBatch, n: int) -> Tensor:
         """Global indices [b, K] of the users that this rank's users take negatives from."""
-        # The product with a rho such as 0.7 may be just below the whole number that it stands for.
-        num_similar = math.floor((batch.num_users - 1) * self.rho + 1e-9)
+        k = self.num_similar(batch.num_users)
+        memory = device_memory(embeddings.device)
+        require_memory(max(batch.sizes), batch.num_users, n, self.rho, k, memory)
         if self.similarity == "cosine":
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
-        own = torch.arange(batch.offset, batch.offset + users, device=embeddings.device)
-        similarity = embeddings[own] @ embeddings.T
-        similarity.scatter_(1, own[:, None], -math.inf)
-        ranking = similarity.sort(dim=1, descending=True, stable=True).indices
-        return ranking[:, : max(0, num_similar)]
+        return most_similar(embeddings, batch.offset, batch.sizes[batch.rank], k)
 
 
 def _collides(items: Tensor, batch: PreferenceBatch) -> Tensor:

@@ -66,10 +66,22 @@ def test_objectives_are_measured_once_per_size_and_rho():
     cpu = torch.device("cpu")
     grid = ObjectiveGrid(["napo", "s-dpo"], [4, 8], [2], [0.0, 1.0])
     costs = list(bench_objectives(grid, cpu, repeats=1))
-    rows = [(cost.objective, cost.num_users, cost.rho, cost.set_size) for cost in costs]
+    cases = [cost.case for cost in costs]
+    rows = [(case.objective, case.num_users, case.rho, case.set_size) for case in cases]
     assert ("napo", 8, 1.0, 16) in rows and ("s-dpo", 8, 0.0, 2) in rows
     assert len(rows) == 6
     assert all(math.isfinite(cost.measurement.median) for cost in costs)
+
+
+def test_a_rank_of_a_larger_batch_is_measured_alone():
+    grid = ObjectiveGrid(["napo", "s-dpo"], [8, 16], [2], [0.5], num_similar=[3], rank_users=4)
+    costs = list(bench_objectives(grid, torch.device("cpu"), repeats=1))
+    rows = [(cost.case.objective, cost.case.num_users, cost.case.set_size) for cost in costs]
+    assert rows == [("napo", 8, 8), ("s-dpo", 8, 2), ("napo", 16, 8), ("s-dpo", 16, 2)]
+    with pytest.raises(InputError, match="10 users are not a multiple of a rank's 4"):
+        ObjectiveGrid(["napo"], [10], [2], [0.5], rank_users=4).cases()
+    with pytest.raises(InputError, match="8 similar users: there are 7 others"):
+        ObjectiveGrid(["napo"], [8], [2], [0.5], num_similar=[8]).cases()
 
 
 @pytest.mark.slow

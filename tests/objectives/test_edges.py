@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from raypo.objectives import PreferenceBatch, available_objectives, build_objective
 from raypo.objectives.aggregation import AGGREGATIONS
+from raypo.objectives.sharing_memory import device_memory, require_memory
 from tests.objectives.cases import Case, batch_of, make_case
 from tests.objectives.reference import napo, negative_sets
 
@@ -86,6 +87,27 @@ def test_one_user_alone_has_nobody_to_share_with():
     out = build_objective("napo", rho=1.0)(batch_of(case))
     assert out.metrics["negatives"] == 3
     assert out.loss.item() == pytest.approx(napo(case, {}), rel=1e-5)
+
+
+def test_sets_that_cannot_fit_are_refused_with_a_rho_that_fits(monkeypatch):
+    # 8 users share with 5 of 7 others: 3 (1 + 5) negatives each, of 64 bytes.
+    batch = batch_of(make_case(0, b=8, n=3))
+    monkeypatch.setattr("raypo.objectives.sharing.device_memory", lambda device: 8 * 12 * 64)
+    with pytest.raises(ValueError, match=r"8 users 18 negatives.*Set rho to 0\.42 or less"):
+        build_objective("napo", rho=0.75)(batch)
+    assert build_objective("napo", rho=0.42)(batch).loss.isfinite()
+
+
+def test_the_memory_that_sharing_needs_grows_with_a_rank_s_users():
+    k = 45874  # of 65,536 users, with rho 0.7
+    require_memory(64, 65_536, 3, 0.7, k, 1 << 30)
+    with pytest.raises(ValueError, match=r"137,625 negatives; a step takes about 538 GiB"):
+        require_memory(65_536, 65_536, 3, 0.7, k, 80 << 30)
+    require_memory(65_536, 65_536, 3, 0.7, k, None)
+    with pytest.raises(ValueError, match=r"GiB\. Spread the users"):
+        require_memory(65_536, 65_536, 3, 0.7, k, 1 << 20)
+    memory = device_memory(torch.device("cpu"))
+    assert memory is None or memory > 1 << 28
 
 
 def test_a_zero_denominator_gives_the_base_beta():
