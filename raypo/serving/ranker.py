@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -281,16 +282,26 @@ class Ranker:
     def _encode(
         self, name: str, histories: Sequence[Sequence[int]], listed: Sequence[Sequence[int]]
     ) -> EncodedUsers:
-        """Users with different numbers of candidates; hints are made for equal ones at a time."""
-        alone = [
-            self._encoders[name].encode([history], [items])
-            for history, items in zip(histories, listed, strict=True)
+        """Users with any numbers of candidates; those with as many are encoded together."""
+        by_size: dict[int, list[int]] = {}
+        for place, items in enumerate(listed):
+            by_size.setdefault(len(items), []).append(place)
+        encoder = self._encoders[name]
+        groups = [
+            encoder.encode([histories[one] for one in places], [listed[one] for one in places])
+            for places in by_size.values()
         ]
+        order = np.argsort([one for places in by_size.values() for one in places])
+
+        def in_order(parts: Iterable[Sequence[Any]]) -> list[Any]:
+            joined = [one for part in parts for one in part]
+            return [joined[place] for place in order]
+
         return EncodedUsers(
-            [user.prompts[0] for user in alone],
-            [user.responses[0] for user in alone],
-            [user.markers[0] for user in alone if user.markers] or None,
-            self._encoders[name].is_pointwise,
+            in_order(users.prompts for users in groups),
+            in_order(users.responses for users in groups),
+            in_order(users.markers or () for users in groups) if groups[0].markers else None,
+            encoder.is_pointwise,
         )
 
     def _adapter_name(self, model: str) -> str | None:
