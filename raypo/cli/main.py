@@ -19,6 +19,7 @@ from raypo.cli.data import data_app
 from raypo.cli.interrupt import Interrupted, interruptible
 from raypo.cli.progress import console
 from raypo.cli.serve import serve
+from raypo.cli.study import study_app
 from raypo.errors import InputError, StoppedRun
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(stages.recommender_app, name="recommender")
 app.add_typer(bench_app, name="bench")
+app.add_typer(study_app, name="study")
 for command in (
     stages.sft,
     stages.align,

@@ -8,7 +8,7 @@ import pytest
 
 from raypo.config import PipelineConfig, parse_config
 from raypo.errors import InputError
-from raypo.orchestration import pipeline
+from raypo.orchestration import pipeline, pipeline_stages
 
 STAGES = ["prepare", "recommender", "sft", "align"]
 EVALUATIONS = [
@@ -68,12 +68,13 @@ def ran(monkeypatch, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    monkeypatch.setattr(pipeline, "resolve_model", lambda name: model)
-    monkeypatch.setattr(pipeline, "prepare", leave("dataset.json"))
-    monkeypatch.setattr(pipeline, "train_recommender", leave("summary.json", "model.json"))
-    monkeypatch.setattr(pipeline, "train", leave("summary.json"))
-    monkeypatch.setattr(pipeline, "evaluate", leave("metrics.json", "aligned/metrics.json"))
-    monkeypatch.setattr(pipeline, "fuse", leave("fusion.json"))
+    monkeypatch.setattr(pipeline_stages, "resolve_model", lambda name: model)
+    monkeypatch.setattr(pipeline_stages, "prepare", leave("dataset.json"))
+    monkeypatch.setattr(pipeline_stages, "train_recommender", leave("summary.json", "model.json"))
+    monkeypatch.setattr(pipeline_stages, "train", leave("summary.json"))
+    evaluated = leave("metrics.json", "aligned/metrics.json", "policy/metrics.json")
+    monkeypatch.setattr(pipeline_stages, "evaluate", evaluated)
+    monkeypatch.setattr(pipeline_stages, "fuse", leave("fusion.json"))
     monkeypatch.setattr(
         pipeline, "read_run", lambda name, *_: SimpleNamespace(name=name, metrics={})
     )
@@ -178,7 +179,7 @@ def test_settings_that_do_not_fit_together_are_an_error_before_the_first_stage(
             raise InputError("evaluate: refused")
         return parse_config(model, values, source)
 
-    monkeypatch.setattr(pipeline, "parse_config", refuse)
+    monkeypatch.setattr(pipeline_stages, "parse_config", refuse)
     with pytest.raises(InputError, match="evaluate: refused"):
         run(tmp_path)
     assert ran == []

@@ -24,6 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 28
 _AXIS_GAP, _AXIS_TOP, _AXIS_BOTTOM, _AXIS_HEIGHT = 100, 34, 14, 260
 _MAX_DOTS = 30  # longer lines are drawn without a dot per point
 _BINS = 5
+_ROW_HEIGHT = 22
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,43 @@ def scatter_chart(dots: Sequence[tuple[Mark, Value, float]], x_axis: Axis, y_axi
         x, y = _x(x_axis.position(value)), _y(y_axis.position(score))
         parts.append(f'<circle {mark.attributes} cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
     return _svg(parts)
+
+
+def interval_chart(
+    rows: Sequence[tuple[Mark, float, float, float]], name: str, zero: bool = False
+) -> Markup:
+    """A dot with its interval for each mark, one below the other.
+
+    Args:
+        rows: marks with value, low and high end.
+        name: of the values.
+        zero: whether the axis has 0 on it, as differences need.
+    """
+    numbers = [number for _, *values in rows for number in values]
+    axis = axis_over([*numbers, 0.0] if zero else numbers, name)
+    left, right, width = 250, 20, 2 * _WIDTH
+    bottom = _TOP + _ROW_HEIGHT * len(rows)
+
+    def x(value: float) -> float:
+        return left + (width - left - right) * axis.position(value)
+
+    parts = []
+    for position, label in axis.ticks():
+        at = left + (width - left - right) * position
+        parts.append(f'<path class="grid" d="M{at:.1f},{_TOP}V{bottom}"/>')
+        parts.append(_text(at, bottom + 14, "middle", label))
+    if zero:
+        parts.append(f'<path class="axis" d="M{x(0.0):.1f},{_TOP}V{bottom}"/>')
+    for place, (mark, value, low, high) in enumerate(rows):
+        y = _TOP + _ROW_HEIGHT * (place + 0.5)
+        parts.append(_text(left - 10, y + 4, "end", mark.name))
+        title = f"<title>{escape(mark.name)}: {value:.3f} [{low:.3f}, {high:.3f}]</title>"
+        parts.append(
+            f'<g {mark.attributes}><path class="line" d="M{x(low):.1f},{y:.1f}H{x(high):.1f}"/>'
+            f'<circle class="dot" cx="{x(value):.1f}" cy="{y:.1f}" r="3.5">{title}</circle></g>'
+        )
+    parts.append(_text(width - right, bottom + 28, "end", name, "name"))
+    return _svg(parts, width, bottom + 32)
 
 
 def parallel_coordinates(

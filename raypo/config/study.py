@@ -1,0 +1,97 @@
+"""Studies: cells of a table, each a pipeline with settings of its own, over several seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
+from raypo.config.loading import parse_config
+from raypo.config.overrides import with_settings
+from raypo.config.paths import LocalPath
+from raypo.config.pipeline import PipelineConfig
+from raypo.errors import InputError
+
+Model = Literal["recommender", "base", "sft", "aligned"]
+
+
+class StudyCell(BaseConfig):
+    """One row of a study's table."""
+
+    model: Model = Field("aligned", description="which of the pipeline's models is evaluated")
+    settings: dict[str, Any] = Field(
+        default={}, description="dotted key of the pipeline -> value, for this cell alone"
+    )
+    paper: dict[str, float] = Field(
+        default={}, description="metric -> what the source reports, shown beside"
+    )
+
+
+class Claim(BaseConfig):
+    """A comparison that is stated before anything runs."""
+
+    text: str = Field(description="what is asked, in words")
+    cell: str = Field(description="the cell that is expected to be better")
+    than: str = Field(description="the cell that it is compared with")
+
+
+class StudyConfig(BaseConfig):
+    """`raypo study run` and `raypo study report`."""
+
+    output: LocalPath = Field(description="folder of the study's tables and of its record")
+    runs: LocalPath | None = Field(
+        None, description="folder of run folders, which studies may share; None is `output`"
+    )
+    title: str
+    source: str = Field("", description="the table or figure that it repeats; empty for none")
+    differs: str = Field("", description="what differs from the source, for the head of the table")
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="of training")
+    pipeline: dict[str, Any] = Field(
+        description="settings of `raypo pipeline` that all cells have, without output and seed"
+    )
+    cells: dict[str, StudyCell] = Field(min_length=1)
+    claims: tuple[Claim, ...] = ()
+    num_bootstrap: PositiveInt = Field(2000, description="resamples of the intervals")
+
+    @model_validator(mode="after")
+    def _claims_name_cells(self) -> StudyConfig:
+        for claim in self.claims:
+            for cell in (claim.cell, claim.than):
+                if cell not in self.cells:
+                    known = ", ".join(self.cells)
+                    raise ValueError(f"claims: {cell!r} is no cell; cells are {known}")
+        return self
+
+    @property
+    def run_folders(self) -> Path:
+        """Where the run folders of all cells are."""
+        return self.runs or self.output
+
+    def cell_hash(self, name: str, seed: int) -> str:
+        """Identifies a cell's settings: an evaluation of other settings is not this cell's."""
+        settings = self.cell_pipeline(name, seed).model_dump_json(exclude={"output"})
+        return hashlib.sha256(f"{self.cells[name].model} {settings}".encode()).hexdigest()[:16]
+
+    def cell_pipeline(self, name: str, seed: int) -> PipelineConfig:
+        """The pipeline of a cell.
+
+        Raises:
+            InputError: its settings are wrong; the message names the cell.
+        """
+        source = f"cells.{name}"
+        for values in (self.pipeline, self.cells[name].settings):
+            _require_free(values, source)
+        values = with_settings(self.pipeline, self.cells[name].settings, source=source)
+        return parse_config(
+            PipelineConfig, values | {"output": self.run_folders, "seed": seed}, source=source
+        )
+
+
+def _require_free(values: Mapping[str, Any], source: str) -> None:
+    taken = {"output", "seed"} & values.keys()
+    if taken:
+        raise InputError(f"{source}: the study sets {', '.join(sorted(taken))} itself")

@@ -1,0 +1,162 @@
+"""Studies: pooled over seeds, tested over users, corrected together; what has not run says so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from raypo.config import parse_config
+from raypo.config.study import StudyConfig
+from raypo.errors import InputError
+from raypo.evaluation.intervals import Resampling
+from raypo.evaluation.predictions import empty_predictions, write_predictions
+from raypo.evaluation.study.page import as_markdown, study_page, write_study
+from raypo.evaluation.study.record import StudyRecord
+from raypo.evaluation.study.results import compare_claims, read_study
+from raypo.io.files import write_json
+
+ROWS, CANDIDATES = 120, 5
+RESAMPLING = Resampling(200, 0)
+
+
+def study_in(folder, **changed):
+    values = {
+        "output": folder,
+        "title": "Three cells",
+        "seeds": [0, 1],
+        "pipeline": {"builtin_data": "movielens-100k", "model": "tiny-random"},
+        "cells": {
+            "good": {"paper": {"HitRatio@1": 0.5}},
+            "poor": {"settings": {"align.objective": {"name": "s-dpo"}}},
+            "missing": {"model": "sft"},
+        },
+        "claims": [
+            {"text": "good is better", "cell": "good", "than": "poor"},
+            {"text": "good is better than what is missing", "cell": "good", "than": "missing"},
+            {"text": "poor is better", "cell": "poor", "than": "good"},
+        ],
+        "num_bootstrap": 200,
+    }
+    return parse_config(StudyConfig, values | changed, "test")
+
+
+def evaluated(folder, share, seed, first_row=0):
+    """An evaluation in which a share of the targets is ranked first; returns the hits."""
+    generator = np.random.default_rng(seed)
+    targets = generator.integers(CANDIDATES, size=ROWS)
+    logps = generator.normal(size=(ROWS, CANDIDATES))
+    hits = generator.random(ROWS) < share
+    logps[np.arange(ROWS), targets] = np.where(hits, 10, -10)
+    rows = pd.DataFrame(
+        {
+            "row": np.arange(ROWS) + first_row,
+            "user_id": np.arange(ROWS) // 2,
+            "history": [[7]] * ROWS,
+            "target": targets,
+            "candidates": [list(range(CANDIDATES))] * ROWS,
+        }
+    )
+    frame = empty_predictions(rows).assign(logps=logps.tolist(), lengths=[[1] * CANDIDATES] * ROWS)
+    folder.mkdir(parents=True)
+    write_predictions(folder, frame)
+    write_json(folder / "metrics.json", {"likelihood": {"PopularityBias": 0.25}})
+    return hits
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """A study of which one cell has not run, and the hits of the others by cell and seed."""
+    study = study_in(tmp_path)
+    record = StudyRecord.open(study)
+    hits = {}
+    for seed in study.seeds:
+        for cell, share in (("good", 0.7), ("poor", 0.3)):
+            folder = tmp_path / f"evaluate-{cell}-{seed}"
+            hits[cell, seed] = evaluated(folder, share, 10 * seed + len(cell) + int(10 * share))
+            record.keep(cell, seed, folder, 60.0)
+    return study, hits
+
+
+def test_a_row_counts_with_its_mean_over_the_seeds(ran):
+    study, hits = ran
+    good, poor, missing = read_study(study, StudyRecord.open(study))
+    assert not missing.seeds and missing.seconds is None
+    pooled = good.pooled([0, 1])[0]
+    assert pooled.tolist() == np.mean([hits["good", 0], hits["good", 1]], axis=0).tolist()
+    value, low, high = poor.mean("HitRatio@1", RESAMPLING)
+    assert value == pytest.approx(np.mean([hits["poor", 0], hits["poor", 1]]))
+    assert low < value < high
+
+
+def test_claims_are_tested_together_and_those_without_cells_are_not_run(ran):
+    study, hits = ran
+    better, missing, worse = compare_claims(study, read_study(study, StudyRecord.open(study)))
+    difference = np.mean([hits["good", seed].mean() - hits["poor", seed].mean() for seed in (0, 1)])
+    assert better.differences["HitRatio@1"].difference == pytest.approx(difference)
+    assert better.verdict("HitRatio@1") == "holds"
+    assert worse.verdict("HitRatio@1") == "the other way"
+    assert missing.verdict("HitRatio@1") == "not run" and not missing.differences
+    # Holm over the two claims that ran: the smaller of two equal p-values counts twice.
+    p_value = better.differences["HitRatio@1"].p_value
+    assert better.adjusted["HitRatio@1"] == pytest.approx(2 * p_value)
+
+
+def test_a_claim_that_the_rows_cannot_decide_is_open(tmp_path):
+    study = study_in(tmp_path)
+    record = StudyRecord.open(study)
+    for cell, seed in (("good", 1), ("poor", 2), ("missing", 1)):
+        evaluated(tmp_path / cell, 0.5, seed)
+        record.keep(cell, 0, tmp_path / cell, None)
+    claims = compare_claims(study, read_study(study, record))
+    assert claims[0].seeds == [0]
+    detectable = claims[0].differences["HitRatio@1"].smallest_detectable
+    assert claims[0].verdict("HitRatio@1") == f"open: {detectable:.3f} would likely have been seen"
+    assert claims[1].verdict("HitRatio@1") == "open: no row differs"
+
+
+def test_an_evaluation_of_other_settings_is_not_the_cells(ran):
+    study, _ = ran
+    changed = study_in(study.output, pipeline=study.pipeline | {"hints": "rank"})
+    assert not any(cell.seeds for cell in read_study(changed, StudyRecord.open(changed)))
+
+
+def test_cells_of_different_rows_are_refused(ran):
+    study, _ = ran
+    evaluated(study.output / "other", 0.5, 1, first_row=1)
+    record = StudyRecord.open(study)
+    record.keep("missing", 0, study.output / "other", None)
+    with pytest.raises(InputError, match="cells were evaluated on different test rows"):
+        read_study(study, record)
+
+
+def test_the_page_says_what_ran_and_what_did_not(ran):
+    study, hits = ran
+    text = as_markdown(study_page(study))
+    assert "4 of 6 evaluations have run" in text and "| missing | not run |" in text
+    assert f"| {hits['good', 1].mean():.3f} | 0.500 | 1.0 |" in text
+    written = write_study(study)
+    assert [file.name for file in written] == ["study.md", "study.html"]
+    page = written[1].read_text()
+    assert page.count("<svg") == 2 and "good is better than what is missing" in page
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"claims": [{"text": "x", "cell": "good", "than": "god"}]}, "'god' is no cell"),
+        ({"cells": {}}, "cells"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_what_is_wrong_is_named(changed, message, tmp_path):
+    with pytest.raises(InputError) as caught:
+        study_in(tmp_path, **changed)
+    assert message in str(caught.value)
+
+
+def test_a_cells_own_settings_are_checked_with_its_name(tmp_path):
+    study = study_in(tmp_path, cells={"a": {"settings": {"align.negatvies": 3}}}, claims=[])
+    with pytest.raises(InputError, match=r"cells\.a: align\.negatvies"):
+        study.cell_pipeline("a", 0)
+    study = study_in(tmp_path, cells={"a": {"settings": {"seed": 3}}}, claims=[])
+    with pytest.raises(InputError, match=r"cells\.a: the study sets seed itself"):
+        study.cell_pipeline("a", 0)
