@@ -18,8 +18,8 @@ class StudyRecord:
 
     Attributes:
         study: its configuration.
-        cells: cell -> seed (as text) -> folder below `run_folders`, hash of the cell's settings, and
-            seconds that it took.
+        cells: cell -> seed (as text) -> folder below `run_folders`, hash of the cell's settings,
+            and seconds that it took.
     """
 
     study: StudyConfig
