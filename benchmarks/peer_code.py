@@ -1,7 +1,7 @@
 """Code of two public trainers, fetched into the cache as published and imported from there.
 
-- TRL (https://github.com/huggingface/trl) and what it needs beside raypo's own packages, by pip into
-  a folder of its own, which Python searches last. It runs with raypo's torch and transformers.
+- TRL (https://github.com/huggingface/trl) and what it needs beside raypo's own packages, by pip
+  into a folder of its own, which Python searches last. It runs with raypo's torch and transformers.
 - S-DPO (https://github.com/chenyuxin1999/S-DPO, arXiv 2406.09215) at a fixed commit, by git. It was
   written for transformers 4.43 and PEFT 0.10. Three things that it calls are named otherwise today;
   `sdpo_trainer` translates these calls and touches nothing that computes.
@@ -61,8 +61,8 @@ def sdpo_trainer(source: Path | None = None) -> type:
     """
     _add_to_path(_installed())  # its trainer imports `datasets`
     _add_to_path(_checked_out(source))
-    peft = importlib.import_module("peft")
-    transformers = importlib.import_module("transformers")
+    peft: Any = importlib.import_module("peft")
+    transformers: Any = importlib.import_module("transformers")
     if not hasattr(peft, "prepare_model_for_int8_training"):
         peft.prepare_model_for_int8_training = peft.prepare_model_for_kbit_training
     own = transformers.Trainer
@@ -159,4 +159,3 @@ def _add_to_path(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
         importlib.invalidate_caches()
-

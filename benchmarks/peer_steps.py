@@ -1,4 +1,4 @@
-"""The training step of raypo and of two public trainers, on the same model and texts.
+"""What a training step of `peers.py` is, and raypo's.
 
 A step makes a batch from texts or tokens, as the trainer does at each step, computes reference
 log-probs where the trainer does so at each step, then log-probs, loss and gradients of the adapter.
@@ -7,9 +7,8 @@ It takes no optimiser step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -23,7 +22,7 @@ from raypo.policy.attention import row_multiple
 from raypo.policy.logps import PackedPolicy
 from raypo.training.batches import Batch
 from raypo.training.engine import StepConfig, TorchEngine
-from raypo.training.reference import FrozenAdapter, without_dropout
+from raypo.training.reference import FrozenAdapter
 
 ReferenceMode = Literal["each step", "precomputed"]
 
@@ -69,19 +68,23 @@ class Texts:
 
 
 class Step(Protocol):
-    """A trainer's step.
+    """A trainer's step."""
 
-    Attributes:
-        trainer: whose it is.
-        num_negatives: n, per user.
-        reference: when reference log-probs are computed.
-        models: every model that the trainer holds, the trained one first.
-    """
+    @property
+    def trainer(self) -> str:
+        """Whose it is."""
 
-    trainer: str
-    num_negatives: int
-    reference: ReferenceMode
-    models: Sequence[nn.Module]
+    @property
+    def num_negatives(self) -> int:
+        """The n of each user."""
+
+    @property
+    def reference(self) -> ReferenceMode:
+        """When reference log-probs are computed."""
+
+    @property
+    def models(self) -> Sequence[nn.Module]:
+        """Every model that the trainer holds, the trained one first."""
 
     def __call__(self) -> Tensor:
         """The loss, the mean over users; gradients are left in the adapter's weights."""
@@ -110,50 +113,49 @@ def clear_gradients(model: nn.Module) -> None:
         parameter.grad = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class RaypoStep:
     """raypo's step in one process with one micro-batch, by `raypo.training`'s own parts.
 
     Attributes:
-        model: PEFT-wrapped, with the reference's adapter when this is constructed.
+        engine: with the policy, which has the reference's adapter when `make_raypo` is called.
+        frozen: the reference.
         texts: of the users.
         users: the same as tokens; responses are encoded once, as in training.
         tokenizer: encodes prompts at each step, as in training.
         num_negatives: n.
-        reference: `precomputed` is raypo's default.
-        beta: of the loss.
+        objective: its loss.
+        precomputed: reference log-probs [users] and [users, n]; None computes them at each step.
     """
 
-    model: nn.Module
+    engine: TorchEngine
+    frozen: FrozenAdapter
     texts: Texts
     users: EncodedUsers
     tokenizer: Any
     num_negatives: int
-    reference: ReferenceMode
-    beta: float
+    objective: Any
+    precomputed: tuple[Tensor, Tensor] | None = None
     trainer: str = field(init=False, default="raypo")
 
-    def __post_init__(self) -> None:
-        """Freeze the reference, and score it if it is precomputed."""
-        policy = PackedPolicy(self.model, recompute="auto")
-        self._engine = TorchEngine(policy, StepConfig(OptimiserConfig(), len(self.texts.prompts)))
-        self._frozen = FrozenAdapter(self._engine)
-        name = "dpo" if self.num_negatives == 1 else "s-dpo"
-        self._objective = build_objective(name, beta=self.beta)
-        self.models = [self.model]
-        with torch.no_grad(), without_dropout(self._engine):
-            self._precomputed = self._frozen(self._batch())
+    @property
+    def reference(self) -> ReferenceMode:
+        """When reference log-probs are computed."""
+        return "each step" if self.precomputed is None else "precomputed"
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """The one model."""
+        return [self.engine.policy.model]
 
     def __call__(self) -> Tensor:
         """The loss; gradients are left in the adapter's weights."""
-        clear_gradients(self.model)
-        batch = self._batch()
-        chosen, rejected = (
-            self._frozen(batch) if self.reference == "each step" else self._precomputed
-        )
-        logps = self._engine.logps(batch.packed)
+        clear_gradients(self.models[0])
+        batch = self.batch()
+        chosen, rejected = self.precomputed or self.frozen(batch)
+        logps = self.engine.logps(batch.packed)
         counted = logps.detach().requires_grad_()
-        out = self._objective(
+        out = self.objective(
             PreferenceBatch(
                 chosen_logps=counted[:, 0],
                 rejected_logps=counted[:, 1:],
@@ -162,13 +164,13 @@ class RaypoStep:
             )
         )
         (gradient,) = torch.autograd.grad(out.loss, counted)
-        self._engine.backward(logps, gradient, True)
-        return out.loss.detach()
+        self.engine.backward(logps, gradient, True)
+        return torch.as_tensor(out.loss).detach()
 
     @torch.no_grad()
     def logps(self) -> Tensor:
         """Response log-probs [users, 1 + n] under the policy."""
-        return self._engine.logps(self._batch().packed).float().cpu()
+        return self.engine.logps(self.batch().packed).float().cpu()
 
     def sequences(self) -> set[tuple[int, ...]]:
         """Tokens of prompt and response."""
@@ -178,10 +180,8 @@ class RaypoStep:
             for response in responses[: self.num_negatives + 1]
         }
 
-    def _prompts(self) -> list[list[int]]:
-        return [list(self.tokenizer(text).input_ids) for text in self.texts.prompts]
-
-    def _batch(self) -> Batch:
+    def batch(self) -> Batch:
+        """The packed rows, made anew."""
         packed = pack_responses(
             self._prompts(),
             [responses[: self.num_negatives + 1] for responses in self.users.responses],
@@ -189,208 +189,31 @@ class RaypoStep:
             multiple_of=row_multiple(),
         )
         nothing = torch.empty(0)  # item ids, which these objectives do not read
-        return Batch(packed.to(self._engine.device), nothing, nothing, nothing, nothing, ())
+        return Batch(packed.to(self.engine.device), nothing, nothing, nothing, nothing, ())
+
+    def _prompts(self) -> list[list[int]]:
+        return [list(self.tokenizer(text).input_ids) for text in self.texts.prompts]
 
 
-@dataclass(frozen=True)
-class PeerSettings:
-    """How the public trainers run.
+def make_raypo(
+    model: nn.Module, users: EncodedUsers, tokenizer: Any, negatives: Sequence[int], beta: float
+) -> list[RaypoStep]:
+    """Steps with a precomputed reference, raypo's default, and with a pass at each step.
 
-    Attributes:
-        model_folder: base model and tokenizer.
-        reference_adapter: folder of the adapter that training starts from.
-        dtype: of the base model; bfloat16 adds autocast, as both trainers' own scripts have it.
+    Args:
+        model: PEFT-wrapped, with the reference's adapter.
+        users: prompts and responses.
+        tokenizer: of the model.
+        negatives: n of the steps; DPO for one, S-DPO for more.
         beta: of the loss.
-        recompute: gradient checkpointing, which both trainers' own scripts turn on.
-        output: folder for what a trainer writes.
     """
-
-    model_folder: Path
-    reference_adapter: Path
-    dtype: torch.dtype
-    beta: float
-    recompute: bool
-    output: Path
-
-    def load(self) -> Any:
-        """The base model with the adapter, trainable."""
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        base = AutoModelForCausalLM.from_pretrained(self.model_folder, dtype=self.dtype)
-        base.config.use_cache = False
-        adapter = str(self.reference_adapter)
-        model = PeftModel.from_pretrained(base, adapter, is_trainable=True)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-    def tokenizer(self) -> Any:
-        """A tokenizer of the trainer's own."""
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.model_folder)
-
-    def arguments(self, num_users: int) -> dict[str, Any]:
-        """Arguments that both trainers take."""
-        return {
-            "output_dir": str(self.output),
-            "per_device_train_batch_size": num_users,
-            "gradient_checkpointing": self.recompute,
-            "bf16": self.dtype == torch.bfloat16,
-            "use_cpu": not torch.cuda.is_available(),
-            "report_to": [],
-        }
-
-
-class _PeerStep:
-    """A step of a trainer derived from transformers' `Trainer`."""
-
-    trainer: str
-
-    def __init__(self, trainer: Any, recompute: Mapping[str, Any] | None) -> None:
-        """Prepare the model as `Trainer.train` does before its first step."""
-        self._trainer = trainer
-        if trainer.args.gradient_checkpointing:
-            options = None if recompute is None else dict(recompute)
-            trainer.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-        trainer.current_gradient_accumulation_steps = 1
-        self._model = trainer.accelerator.prepare_model(trainer.model)
-
-    def _step(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
-        clear_gradients(self._trainer.model)
-        inputs = self._trainer.data_collator(rows)
-        loss: Tensor = self._trainer.training_step(self._model, inputs)
-        return loss.detach()
-
-
-class SdpoStep(_PeerStep):
-    """S-DPO's step: a row per response, logits everywhere, the reference model at each step."""
-
-    trainer = "S-DPO"
-    reference: ReferenceMode = "each step"
-
-    def __init__(self, trainer: Any, rows: Sequence[Mapping[str, str]], num_negatives: int) -> None:
-        """Hold a trainer that other numbers of negatives share."""
-        super().__init__(trainer, {"use_reentrant": True})  # as its script has it
-        self.num_negatives = num_negatives
-        self.models = [trainer.model, trainer.ref_model]
-        self._rows = rows
-
-    def __call__(self) -> Tensor:
-        """The loss; gradients are left in the adapter's weights."""
-        return self._step(self._rows)
-
-    @torch.no_grad()
-    def logps(self) -> Tensor:
-        """Response log-probs [users, 1 + n] under the policy, by its `concatenated_forward`."""
-        chosen, rejected, _, _ = self._trainer.concatenated_forward(self._model, self._inputs())
-        return torch.stack([chosen, *rejected.values()], dim=1).float().cpu()
-
-    def sequences(self) -> set[tuple[int, ...]]:
-        """Tokens of prompt and response."""
-        inputs = self._inputs()
-        names = ("chosen", *(f"rejected{i}" for i in range(1, self.num_negatives + 1)))
-        rows = ((inputs[f"{name}_input_ids"], inputs[f"{name}_attention_mask"]) for name in names)
-        return {tokens for ids, mask in rows for tokens in _unpadded(ids, mask)}
-
-    def _inputs(self) -> Any:
-        return self._trainer._prepare_inputs(self._trainer.data_collator(self._rows))
-
-
-def make_sdpo(
-    make: Callable[..., Any], settings: PeerSettings, texts: Texts, negatives: Sequence[int]
-) -> list[SdpoStep]:
-    """Steps of S-DPO's trainer, constructed as its `softmax_dpo.py` does.
-
-    Args:
-        make: result of `peer_code.sdpo_trainer`.
-        settings: of the run.
-        texts: of the users.
-        negatives: n of each step.
-    """
-    from transformers import TrainingArguments
-
-    model, reference = settings.load(), settings.load()
-    reference.requires_grad_(False).eval()
-    model.enable_input_require_grads()  # without which reentrant checkpointing has no gradients
-    arguments = TrainingArguments(
-        **settings.arguments(len(texts.prompts)), remove_unused_columns=False
-    )
-    trainer = make(
-        model,
-        reference,
-        args=arguments,
-        beta=settings.beta,
-        tokenizer=settings.tokenizer(),
-        max_prompt_length=512,
-        max_length=512,
-    )
-    return [SdpoStep(trainer, texts.rows(n), n) for n in negatives]
-
-
-class TrlStep(_PeerStep):
-    """TRL's step: a row per response, logits only of responses, one negative at most."""
-
-    trainer = "TRL"
-    num_negatives = 1
-
-    def __init__(self, trainer: Any, reference: ReferenceMode) -> None:
-        """Hold a trainer; its data set is tokenised already."""
-        super().__init__(trainer, None)
-        self.reference = reference
-        self.models = [trainer.model]
-        # As its data loader does.
-        trainer._set_signature_columns_if_needed()
-        kept = [c for c in trainer._signature_columns if c in trainer.train_dataset.column_names]
-        self._rows = list(trainer.train_dataset.select_columns(kept))
-
-    def __call__(self) -> Tensor:
-        """The loss; gradients are left in the adapter's weights."""
-        return self._step(self._rows)
-
-    @torch.no_grad()
-    def logps(self) -> Tensor:
-        """Response log-probs [users, 2] under the policy, from what it logs of a user alone."""
-        logged = self._trainer._metrics["train"]
-        values = []
-        for row in self._rows:
-            inputs = self._trainer._prepare_inputs(self._trainer.data_collator([row]))
-            self._trainer.compute_loss(self._model, inputs)
-            values.append([logged[f"logps/{name}"][-1] for name in ("chosen", "rejected")])
-        return torch.tensor(values)
-
-    def sequences(self) -> set[tuple[int, ...]]:
-        """Tokens of prompt and response."""
-        inputs = self._trainer.data_collator(self._rows)
-        return set(_unpadded(inputs["input_ids"], inputs["attention_mask"]))
-
-
-def make_trl(
-    classes: tuple[Any, Any], settings: PeerSettings, texts: Texts, reference: ReferenceMode
-) -> TrlStep:
-    """A step of TRL's `DPOTrainer` with its defaults.
-
-    Args:
-        classes: result of `peer_code.trl_trainer`.
-        settings: of the run.
-        texts: of the users.
-        reference: at each step is its default.
-    """
-    from datasets import Dataset
-
-    make_config, make_trainer = classes
-    config = make_config(
-        **settings.arguments(len(texts.prompts)),
-        beta=settings.beta,
-        precompute_ref_log_probs=reference == "precomputed",
-    )
-    trainer = make_trainer(
-        model=settings.load(),
-        args=config,
-        train_dataset=Dataset.from_list(texts.pairs()),
-        processing_class=settings.tokenizer(),
-    )
-    return TrlStep(trainer, reference)
-
-
-def _unpadded(ids: Tensor, mask: Tensor) -> list[tuple[int, ...]]:
-    return [tuple(row[keep.bool()].tolist()) for row, keep in zip(ids, mask, strict=True)]
+    texts = Texts.of(users, tokenizer)
+    engine = TorchEngine(PackedPolicy(model), StepConfig(OptimiserConfig(), len(users.prompts)))
+    model.train()
+    frozen = FrozenAdapter(engine)
+    steps = []
+    for n in negatives:
+        objective = build_objective("dpo" if n == 1 else "s-dpo", beta=beta)
+        step = RaypoStep(engine, frozen, texts, users, tokenizer, n, objective)
+        steps += [step, replace(step, precomputed=frozen(step.batch()))]
+    return steps

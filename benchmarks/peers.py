@@ -23,19 +23,8 @@ from typing import Any, Literal
 
 import torch
 from peer_code import sdpo_trainer, trl_trainer
-from peer_steps import (
-    PeerSettings,
-    RaypoStep,
-    ReferenceMode,
-    Step,
-    Texts,
-    adapter_weights,
-    make_sdpo,
-    make_trl,
-    set_adapter,
-)
-from rich.console import Console
-from rich.table import Table
+from peer_steps import Step, Texts, adapter_weights, make_raypo, set_adapter
+from peer_trainers import PeerSettings, make_sdpo, make_trl
 from torch import Tensor, nn
 
 from raypo.bench.inputs import InputSettings, load_inputs
@@ -130,7 +119,6 @@ def cost_rows(dtype: str, steps: Sequence[Step], measured: Sequence[Measurement]
     rows: Rows = []
     for step, one in zip(steps, measured, strict=True):
         base = own[step.num_negatives, step.reference]
-        has_peak = one.peak_bytes is not None and base.peak_bytes
         rows.append(
             {
                 "dtype": dtype,
@@ -142,11 +130,15 @@ def cost_rows(dtype: str, steps: Sequence[Step], measured: Sequence[Measurement]
                 "time / raypo": round(one.best / base.best, 2),
                 "median / raypo": round(one.median / base.median, 2),
                 "peak memory added (MiB)": one.peak_bytes and round(one.peak_bytes / 2**20),
-                "peak / raypo": round(one.peak_bytes / base.peak_bytes, 2) if has_peak else None,
+                "peak / raypo": _ratio(one.peak_bytes, base.peak_bytes),
                 "weights (MiB)": round(weight_bytes(step.models) / 2**20),
             }
         )
     return rows
+
+
+def _ratio(one: int | None, base: int | None) -> float | None:
+    return round(one / base, 2) if one is not None and base else None
 
 
 def weight_bytes(models: Sequence[nn.Module]) -> int:
@@ -173,20 +165,18 @@ def make_steps(arguments: argparse.Namespace, dtype: Dtype, folder: Path) -> lis
         folder: for adapters and what trainers write.
     """
     most = max(1, *arguments.negatives)
-    inputs = load_inputs(InputSettings(arguments.model, arguments.data, arguments.users, most, dtype))
+    inputs = load_inputs(
+        InputSettings(arguments.model, arguments.data, arguments.users, most, dtype)
+    )
     tokenizer = load_tokenizer(inputs.model_folder)
     texts = Texts.of(inputs.users, tokenizer)
     reference = moved(adapter_weights(inputs.model), _REFERENCE_SCALE, 1)
     for name, parameter in adapter_weights(inputs.model).items():
         parameter.data.copy_(reference[name])
     inputs.model.save_pretrained(folder / "reference")
-    inputs.model.train()
-
-    modes: tuple[ReferenceMode, ...] = ("each step", "precomputed")
+    negatives = sorted({1, *arguments.negatives})
     steps: list[Step] = [
-        RaypoStep(inputs.model, texts, inputs.users, tokenizer, n, mode, arguments.beta)
-        for n in sorted({1, *arguments.negatives})
-        for mode in modes
+        *make_raypo(inputs.model, inputs.users, tokenizer, negatives, arguments.beta)
     ]
     settings = PeerSettings(
         inputs.model_folder,
@@ -196,7 +186,7 @@ def make_steps(arguments: argparse.Namespace, dtype: Dtype, folder: Path) -> lis
         arguments.recompute,
         folder / "output",
     )
-    steps += [make_trl(trl_trainer(), settings, texts, mode) for mode in modes]
+    steps += make_trl(trl_trainer(), settings, texts)
     steps += make_sdpo(sdpo_trainer(arguments.sdpo), settings, texts, arguments.negatives)
     policy = moved(reference, _POLICY_SCALE, 2)
     for step in steps:
@@ -208,7 +198,7 @@ def run(arguments: argparse.Namespace, dtype: Dtype) -> tuple[Rows, Rows]:
     """Costs and agreement in one precision."""
     with tempfile.TemporaryDirectory() as name:
         steps = make_steps(arguments, dtype, Path(name))
-        own = {(step.num_negatives, step.reference): step for step in steps[:] if is_own(step)}
+        own = {(step.num_negatives, step.reference): step for step in steps if is_own(step)}
         agreement = [
             compare(step, own[step.num_negatives, step.reference]).row(dtype)
             for step in steps
@@ -236,10 +226,15 @@ def forget_precision() -> None:
 
 
 def markdown(rows: Rows) -> str:
-    """Rows as a Markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [["" if value is None else str(value) for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Rows as a Markdown table with aligned columns."""
+    cells = [list(rows[0])]
+    cells += [["" if value is None else str(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in cells
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -255,8 +250,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     add("--beta", type=float, default=1.0, help="of the loss")
     add("--repeats", type=int, default=3, help="rounds that count")
-    add("--no-recompute", dest="recompute", action="store_false",
-        help="the peers without gradient checkpointing, which their own scripts turn on")  # fmt: skip
+    add("--no-recompute", dest="recompute", action="store_false", help="peers keep activations")
     add("--sdpo", type=Path, help="git repository of S-DPO on this machine; otherwise GitHub")
     add("--output", type=Path, help="folder for costs.csv, agreement.csv and peers.md")
     return parser.parse_args(arguments)
@@ -265,23 +259,20 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Print both tables, and write them if asked."""
     arguments = parse()
-    os.environ["HF_HUB_OFFLINE"] = "1"  # the trainers' libraries have nothing to ask
+    # The trainers' libraries have nothing to ask of a hub, and nothing to tell.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1")
     tables: dict[str, Rows] = {"costs": [], "agreement": []}
     for dtype in arguments.dtypes:
         for name, rows in zip(tables, run(arguments, dtype), strict=True):
             tables[name] += rows
         forget_precision()
-    console = Console()
-    for name, rows in tables.items():
-        table = Table(*rows[0], title=name)
-        for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
-        console.print(table)
-        if arguments.output:
-            write_csv(arguments.output / f"{name}.csv", rows)
+    text = "\n\n".join(markdown(rows) for rows in tables.values())
+    print(text)
     if arguments.output:
+        for name, rows in tables.items():
+            write_csv(arguments.output / f"{name}.csv", rows)
         with atomic_path(arguments.output / "peers.md") as file:
-            file.write_text("\n\n".join(markdown(rows) for rows in tables.values()) + "\n")
+            file.write_text(f"{text}\n")
 
 
 if __name__ == "__main__":
