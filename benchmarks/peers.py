@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,11 +206,17 @@ def run(arguments: argparse.Namespace, dtype: Dtype) -> tuple[Rows, Rows]:
             if not is_own(step)
         ]
         calls: dict[str, Any] = {
-            f"{step.num_negatives} {step.trainer} {step.reference}": step for step in steps
+            f"{step.trainer}, {step.num_negatives} negatives, reference {step.reference}": step
+            for step in steps
         }
         device = next(steps[0].models[0].parameters()).device
-        measured = measure_in_turn(calls, device, arguments.repeats)
+        measured = measure_in_turn(calls, device, arguments.repeats, report)
     return cost_rows(dtype, steps, list(measured.values())), agreement
+
+
+def report(name: str, turn: int) -> None:
+    """Say on stderr what is measured."""
+    print(f"round {turn}: {name}", file=sys.stderr, flush=True)
 
 
 def is_own(step: Step) -> bool:
