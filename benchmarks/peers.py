@@ -259,7 +259,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--repeats", type=int, default=3, help="rounds that count")
     add("--no-recompute", dest="recompute", action="store_false", help="peers keep activations")
     add("--sdpo", type=Path, help="git repository of S-DPO on this machine; otherwise GitHub")
-    add("--output", type=Path, help="folder for costs.csv, agreement.csv and peers.md")
+    add("--output", type=Path, help="CSV file; agreement and Markdown beside it")
     return parser.parse_args(arguments)
 
 
@@ -276,9 +276,10 @@ def main() -> None:
     text = "\n\n".join(markdown(rows) for rows in tables.values())
     print(text)
     if arguments.output:
-        for name, rows in tables.items():
-            write_csv(arguments.output / f"{name}.csv", rows)
-        with atomic_path(arguments.output / "peers.md") as file:
+        write_csv(arguments.output, tables["costs"])
+        stem = arguments.output.with_suffix("")
+        write_csv(stem.with_name(f"{stem.name}_agreement.csv"), tables["agreement"])
+        with atomic_path(stem.with_suffix(".md")) as file:
             file.write_text(f"{text}\n")
 
 
