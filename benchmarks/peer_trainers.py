@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +191,7 @@ def make_trl(classes: tuple[Any, Any], settings: PeerSettings, texts: Texts) -> 
         settings: of the run.
         texts: of the users.
     """
-    import datasets
-
+    datasets: Any = importlib.import_module("datasets")  # in the cache, by `peer_code`
     datasets.disable_progress_bars()
     make_config, make_trainer = classes
     modes: tuple[ReferenceMode, ...] = ("each step", "precomputed")

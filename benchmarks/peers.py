@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import sys
 import tempfile
@@ -226,10 +227,9 @@ def is_own(step: Step) -> bool:
 
 def forget_precision() -> None:
     """Let the next trainers choose another precision: accelerate keeps the first of a process."""
-    from accelerate.state import AcceleratorState
-
+    state: Any = importlib.import_module("accelerate.state")
     gc.collect()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def markdown(rows: Rows) -> str:
