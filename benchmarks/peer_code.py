@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raypo.config import InputError, cache_folder
+from raypo.config import cache_folder
+from raypo.errors import InputError
 from raypo.io.files import folder_beside
 
 # TRL and its dependencies that raypo does not have; raypo's own packages are never replaced.

@@ -77,17 +77,18 @@ def test_what_does_not_fit_is_tried_with_fewer_users_and_recorded(policy, monkey
     step = RandomPolicy.step
 
     def with_little_memory(self, variant, users, negatives):
+        if variant == "naive_recomputed":
+            raise RuntimeError("no kernel\nfor this device")
         if users > (1 if variant == "naive" else 0):
             raise torch.cuda.OutOfMemoryError
         return step(self, variant, users, negatives)
 
     monkeypatch.setattr(RandomPolicy, "step", with_little_memory)
-    rows = steps.step_rows(policy, 3, ("naive", "packed"), users=4, repeats=1, peak=1e12)
-    assert [(row["variant"], row["users"], row["fits"]) for row in rows] == [
-        ("naive", 1, True),
-        ("packed", 1, False),
-    ]
-    assert 0 < rows[0]["mfu"] < 1
+    variants = ("naive_recomputed", "naive", "packed")
+    failed, naive, packed = steps.step_rows(policy, 3, variants, users=4, repeats=1, peak=1e12)
+    assert failed["problem"] == "RuntimeError: no kernel" and not failed["fits"]
+    assert naive["users"] == 1 and naive["fits"] and 0 < naive["mfu"] < 1
+    assert not packed["fits"] and "seconds" not in packed
     assert steps.limit_rows(policy, (3,), 4)[0]["largest_users"] == 0
 
 

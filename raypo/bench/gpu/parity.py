@@ -18,9 +18,7 @@ _USERS, _NEGATIVES = 4, 7
 Values = tuple[Tensor, Tensor | None]
 
 
-def parity_rows(
-    name: str, device: torch.device, seed: int, is_compiled: bool
-) -> list[dict[str, Any]]:
+def parity_rows(name: str, device: torch.device, seed: int) -> list[dict[str, Any]]:
     """Largest differences from plain rows in float32, relative to the largest value.
 
     Args:
@@ -28,7 +26,6 @@ def parity_rows(
         device: where; FlexAttention has no backward on a CPU, so that its gradients are not
             compared there.
         seed: of weights and users.
-        is_compiled: whether compiled layers are compared too.
     """
     exact = make_policy(name, device, _USERS, _NEGATIVES, seed, torch.float32, False)
     plain = _plain(exact)
@@ -37,10 +34,6 @@ def parity_rows(
         _row("flex, float32", plain, _packed(exact, "flex")),
         _row("fused LoRA, float32", plain, _packed(exact, "blocks", is_plain=False)),
     ]
-    if is_compiled:
-        with compiled_layers(exact.model):
-            compiled = _packed(exact, None, is_plain=False)
-        rows.append(_row("compiled layers, float32", plain, compiled))
     rounded = make_policy(name, device, _USERS, _NEGATIVES, seed, torch.bfloat16, False)
     rows += [
         _row("plain rows, bfloat16", plain, _plain(rounded)),
@@ -49,6 +42,15 @@ def parity_rows(
         _row("fused LoRA, bfloat16", plain, _packed(rounded, None, is_plain=False)),
     ]
     return rows
+
+
+def compiled_rows(name: str, device: torch.device, seed: int) -> list[dict[str, Any]]:
+    """The same of compiled decoder layers; the arguments are those of `parity_rows`."""
+    exact = make_policy(name, device, _USERS, _NEGATIVES, seed, torch.float32, False)
+    plain = _plain(exact)
+    with compiled_layers(exact.model):
+        compiled = _packed(exact, None, is_plain=False)
+    return [_row("compiled layers, float32", plain, compiled)]
 
 
 def _plain(policy: RandomPolicy) -> Values:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from raypo.bench.gpu.steps import problem_of
 from raypo.errors import InputError
 from raypo.io.files import read_json, write_json
 
@@ -61,7 +62,7 @@ class Record:
             kept["rows"] = call()
         except Exception as error:
             # Whatever one measurement meets, the others are worth their time.
-            kept["problem"] = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+            kept["problem"] = problem_of(error)
         kept["seconds"] = time.perf_counter() - started
         self.measurements[name] = kept
         write_json(self.file, {"head": self.head, "measurements": self.measurements})

@@ -89,7 +89,7 @@ def _steps(rows: Rows) -> list[str]:
     for row in sorted(rows, key=lambda one: (one["model"], one["negatives"])):
         cells = [row["model"], row["negatives"], row["variant"]]
         if not row["fits"]:
-            lines.append([*cells, "does not fit", *[""] * 8])
+            lines.append([*cells, row.get("problem", "does not fit"), *[""] * 7])
             continue
         slowest = naive[row["model"], row["negatives"]]
         speedup = slowest / row["seconds_per_user"] if slowest else None
@@ -122,7 +122,7 @@ def _steps(rows: Rows) -> list[str]:
         "the LM head and predicting position. Recomputation is not counted. MFU is by the data "
         "sheet's dense peak. The next to last column divides seconds relative to one response a "
         "user by multiply-adds relative to it.\n\n" + meaning,
-        _table(names, [line[: len(names)] for line in lines]),
+        _table(names, lines),
     ]
 
 

@@ -28,6 +28,8 @@ class GpuSettings:
         scored: the model whose scoring is measured.
         negatives: of each user; 0 is SFT.
         variants: of `raypo.bench.gpu.policies.VARIANTS`.
+        is_compiled: whether compiled layers are tried, last and on the first model alone, since
+            compiling can take minutes.
         users: in a micro-batch, side by side.
         most_users: where the search for the largest micro-batch stops.
         passes: users in a pass of the scorer.
@@ -38,13 +40,8 @@ class GpuSettings:
     models: tuple[str, ...] = _GPU_MODELS
     scored: str = "random-qwen3-0.6b"
     negatives: tuple[int, ...] = (0, 15, 3, 7, 19)
-    variants: tuple[str, ...] = (
-        "packed",
-        "packed_fused",
-        "packed_compiled",
-        "naive",
-        "naive_recomputed",
-    )
+    variants: tuple[str, ...] = ("packed", "packed_fused", "naive", "naive_recomputed")
+    is_compiled: bool = True
     users: int = 8
     most_users: int = 256
     passes: tuple[int, ...] = (32, 128, 512)
@@ -58,7 +55,7 @@ class GpuSettings:
             models=("random-tiny",),
             scored="random-tiny",
             negatives=(0, 15, 3),
-            variants=("packed", "packed_fused", "naive", "naive_recomputed"),
+            is_compiled=False,
             users=2,
             most_users=4,
             passes=(2, 4),
@@ -79,6 +76,9 @@ class _Plan:
         for name in self.settings.models:
             yield from self._of_model(name)
         yield from self._once("scoring", "scoring", self._scoring)
+        if self.settings.is_compiled:
+            yield from self._once("parity/compiled", "parity", self._compiled_parity)
+            yield from self._once("step/compiled", "steps", self._compiled_step)
 
     def _once(self, name: str, kind: str, call: Callable[[], Rows]) -> Iterator[str]:
         if name not in self.record.measurements:
@@ -123,8 +123,18 @@ class _Plan:
         return peak_flops(self.device)
 
     def _parity(self) -> Rows:
-        is_compiled = "packed_compiled" in self.settings.variants
-        return parity.parity_rows("random-tiny", self.device, self.settings.seed, is_compiled)
+        return parity.parity_rows("random-tiny", self.device, self.settings.seed)
+
+    def _compiled_parity(self) -> Rows:
+        return parity.compiled_rows("random-tiny", self.device, self.settings.seed)
+
+    def _compiled_step(self) -> Rows:
+        own = self.settings
+        policy = make_policy(own.models[0], self.device, own.users, max(own.negatives), own.seed)
+        variants = ("packed_fused", "packed_compiled")
+        return steps.step_rows(
+            policy, min(15, max(own.negatives)), variants, own.users, own.repeats, self._peak()
+        )
 
     def _products(self) -> Rows:
         size = 8192 if self.device.type == "cuda" else 512
@@ -166,7 +176,7 @@ def bench_gpu(
     head = machine(device) | {"settings": _plain(settings)}
     record = Record.open(output / "gpu.json", head)
     until = time.monotonic() + 60 * minutes
-    total = 3 + len(settings.models) * (len(settings.negatives) + 2)
+    total = 3 + len(settings.models) * (len(settings.negatives) + 2) + 2 * settings.is_compiled
     for name in _Plan(settings, device, record).measurements():
         write_report(record, output / "gpu.md", total)
         if time.monotonic() > until:

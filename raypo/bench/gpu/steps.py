@@ -25,7 +25,7 @@ def step_rows(
     """A row for each variant, measured in turn.
 
     A variant that does not fit is tried with half as many users, down to one, and recorded as such
-    if that does not fit either.
+    if that does not fit either; one that fails is recorded with its problem.
 
     Args:
         policy: what to measure.
@@ -35,20 +35,33 @@ def step_rows(
         repeats: rounds that count.
         peak: FLOP/s of the device; None where it is not known.
     """
-    fitting = {name: _fitting(policy, name, users, negatives) for name in variants}
-    calls: dict[str, Callable[[], object]] = {
-        name: found[1] for name, found in fitting.items() if found is not None
-    }
-    measured = measure_in_turn(calls, policy.device, repeats)
-    rows = []
-    for name, found in fitting.items():
+    rows: list[Row] = []
+    fitting: dict[str, tuple[int, Callable[[], None]]] = {}
+    for name in variants:
         row: Row = {"model": policy.name, "negatives": negatives, "variant": name}
-        if found is None:
-            rows.append(row | {"fits": False, "users": 1})
-        else:
-            costs = _costs(policy, negatives, found[0], measured[name], peak)
-            rows.append(row | {"fits": True} | costs)
-    return rows
+        try:
+            found = _fitting(policy, name, users, negatives)
+        except Exception as error:
+            # Whatever a variant meets, the others are worth their time.
+            rows.append(row | {"fits": False, "problem": problem_of(error)})
+            continue
+        rows.append(row | {"fits": found is not None})
+        if found is not None:
+            fitting[name] = found
+    calls: dict[str, Callable[[], object]] = {name: step for name, (_, step) in fitting.items()}
+    measured = measure_in_turn(calls, policy.device, repeats)
+    return [
+        row | _costs(policy, negatives, fitting[name][0], measured[name], peak)
+        if (name := row["variant"]) in fitting
+        else row
+        for row in rows
+    ]
+
+
+def problem_of(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def _fitting(
