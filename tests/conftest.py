@@ -7,6 +7,7 @@ among the children of a command, or pass environment variables that workers need
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ from hypothesis import settings
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["RAY_TMPDIR"] = f"/tmp/raypo-{worker}"  # short: socket paths have 107 bytes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Jobs in the background of a script ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing about behaviour, and a busy machine is slow.
 settings.register_profile("raypo", deadline=None)

@@ -24,6 +24,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def agent_port() -> str:
+    """Jobs go through a node's agent, whose usual port another cluster here may have."""
+    return f"--dashboard-agent-listen-port={free_port()}"
+
+
 def run(arguments, env, timeout=300):
     return subprocess.run(
         arguments, capture_output=True, text=True, env=env, timeout=timeout, check=False
@@ -49,9 +54,11 @@ def cluster(tmp_path_factory, shared_cluster):
     starting = {key: value for key, value in env.items() if key != "RAY_ADDRESS"}
     head = [
         RAY, "start", "--head", f"--port={port}", "--num-cpus=0", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--block",
+        f"--dashboard-port={dashboard}", f"--temp-dir={folder}", agent_port(), "--block",
     ]  # fmt: skip
-    worker = [RAY, "start", f"--address=127.0.0.1:{port}", "--num-cpus=2", "--block"]
+    worker = [
+        RAY, "start", f"--address=127.0.0.1:{port}", "--num-cpus=2", agent_port(), "--block",
+    ]  # fmt: skip
     log = (tmp_path_factory.mktemp("cluster") / "log").open("w")
     processes = [subprocess.Popen(head, env=starting, stdout=log, stderr=log)]
     try:
