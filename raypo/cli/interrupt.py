@@ -47,9 +47,10 @@ def _raising_interrupted(command: Callable[..., Any]) -> Callable[..., Any]:
 def raised_until_heard() -> Iterator[None]:
     """Raise KeyboardInterrupt once a second from Ctrl-C on, until something handles it.
 
-    Extension modules that are being imported, and destructors, clear whatever is raised in them:
-    a command that takes its Ctrl-C there would run to its end. Clean-up is not disturbed: while
-    a KeyboardInterrupt is handled (`except`, `finally`, `__exit__`), none is added.
+    Destructors, functions that run around a fork, and extension modules that are being imported
+    clear whatever is raised in them: a command that takes its Ctrl-C there would run to its end.
+    Nothing is printed of those, since they are raised again. Clean-up is not disturbed: while a
+    KeyboardInterrupt is handled (`except`, `finally`, `__exit__`), none is added.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -66,21 +67,30 @@ def raised_until_heard() -> Iterator[None]:
         if not (repeated and _is_handled()):
             raise KeyboardInterrupt
 
+    def on_cleared(cleared: sys.UnraisableHookArgs) -> None:
+        if cleared.exc_type is not KeyboardInterrupt:
+            unraisable(cleared)
+
     def repeat() -> None:
         pressed.wait()
         while not done.wait(_AGAIN_AFTER):
-            again.set()
-            signal.pthread_kill(main, signal.SIGINT)
+            with sending:
+                if not done.is_set():
+                    again.set()
+                    signal.pthread_kill(main, signal.SIGINT)
 
-    main = threading.get_ident()
+    main, sending = threading.get_ident(), threading.Lock()
+    unraisable, sys.unraisablehook = sys.unraisablehook, on_cleared
     signal.signal(signal.SIGINT, on_interrupt)
     threading.Thread(target=repeat, name="interrupt", daemon=True).start()
     try:
         yield
     finally:
-        done.set()
+        with sending:  # what is sent arrives before the handler goes
+            done.set()
         pressed.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = unraisable
 
 
 def _is_handled() -> bool:

@@ -29,8 +29,8 @@ class ClearsWhatIsRaised:
         sleep(0.01)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_a_destructor_clears_is_raised_again():
+    """Without a word of the first: pytest would make an error of it."""
     passed = []
     with pytest.raises(KeyboardInterrupt), interrupt.raised_until_heard():
         ClearsWhatIsRaised()
