@@ -18,9 +18,8 @@ from rich.table import Table
 from raypo.errors import InputError
 from raypo.evaluation.fusion.added import compare_metric
 from raypo.evaluation.intervals import Resampling
-from raypo.evaluation.metrics import hit_at, ndcg_at, target_ranks
-from raypo.evaluation.predictions import read_predictions
-from raypo.evaluation.ranking import rank_candidates
+from raypo.evaluation.study.results import METRICS as STUDIED
+from raypo.evaluation.study.results import read_evaluation
 
 MODELS = {
     "SFT": "evaluate-*/sft",
@@ -43,11 +42,8 @@ def read_model(pipeline: Path, pattern: str) -> tuple[np.ndarray, np.ndarray, np
     found = [run for run in pipeline.glob(pattern) if (run / "predictions.parquet").exists()]
     if not found:
         raise InputError(f"{pipeline}: no evaluation {pattern}; give folders of finished pipelines")
-    frame = read_predictions(max(found, key=lambda run: run.stat().st_mtime_ns))
-    ranking = rank_candidates(frame, False)
-    ranks = target_ranks(ranking.scores, ranking.targets)
-    metrics = np.stack([hit_at(1, *ranks), ndcg_at(5, *ranks)])
-    return frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics
+    read = read_evaluation(max(found, key=lambda run: run.stat().st_mtime_ns))
+    return read.rows, read.users, read.metrics[[STUDIED.index(name) for name in METRICS]]
 
 
 def main() -> None:

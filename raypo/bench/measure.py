@@ -64,10 +64,10 @@ def measure_in_turn(
             on_call(name, turn)
             gc.collect()
             before = _reset_peak(device)
-            _synchronise(device)
+            synchronise(device)
             started = time.perf_counter()
             call()
-            _synchronise(device)
+            synchronise(device)
             if turn:
                 seconds[name].append(time.perf_counter() - started)
                 peak = _peak(device)
@@ -89,7 +89,8 @@ def write_csv(file: Path, rows: Sequence[Mapping[str, object]]) -> None:
         pd.DataFrame(list(rows)).to_csv(temporary, index=False)
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait for what the device still runs."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

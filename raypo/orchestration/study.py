@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from raypo.config import PipelineConfig
 from raypo.config.study import Model, StudyConfig
 from raypo.evaluation.study.record import StudyRecord
+from raypo.io.progress import Progress
 from raypo.orchestration.pipeline_stages import PipelineStages, check_stages
 from raypo.orchestration.stage import Observer, SilentObserver
 
@@ -98,6 +100,8 @@ class _Watch:
         self._observer = observer
         self.finished, self.found = observer.finished, observer.found
 
-    def running(self, stage: str, expected: float | None, seconds_after: float):  # type: ignore[no-untyped-def]
+    def running(
+        self, stage: str, expected: float | None, seconds_after: float
+    ) -> AbstractContextManager[Progress]:
         self.has_run = True
         return self._observer.running(stage, expected, seconds_after)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from raypo.bench.measure import measure_in_turn
 from raypo.policy.logps import causal_lm_of
 from raypo.policy.packed import decoder_of
 from raypo.policy.packing import PackedResponses
@@ -108,17 +108,5 @@ def measured_flops(device: torch.device, size: int, repeats: int = 10) -> float:
         repeats: products; the fastest counts.
     """
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    best = float("inf")
-    for _ in range(repeats):
-        synchronise(device)
-        started = time.perf_counter()
-        a @ b
-        synchronise(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for what the device still runs."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    measured = measure_in_turn({"product": lambda: a @ b}, device, repeats)["product"]
+    return 2 * size**3 / measured.best

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from raypo.bench.gpu.policies import RandomPolicy
+from raypo.bench.measure import synchronise
 
 # The first kind whose part is in a kernel's name.
 _KINDS = {
@@ -34,8 +34,7 @@ def kernel_rows(policy: RandomPolicy, users: int, negatives: int) -> list[dict[s
     activities = [ProfilerActivity.CUDA] if is_gpu else []
     with profile(activities=[ProfilerActivity.CPU, *activities]) as profiler:
         step()
-        if is_gpu:
-            torch.cuda.synchronize(policy.device)
+        synchronise(policy.device)
     spent = dict.fromkeys([*_KINDS, "other"], 0.0)
     for event in profiler.key_averages():
         own = event.self_device_time_total if is_gpu else event.self_cpu_time_total

@@ -8,6 +8,7 @@ from typing import Any
 
 from raypo.bench.gpu.policies import VARIANTS
 from raypo.bench.gpu.record import Record, Rows
+from raypo.io import markdown
 from raypo.io.files import write_text
 
 
@@ -62,7 +63,7 @@ def _parity(rows: Rows) -> list[str]:
     return [
         "## Parity\n\nRelative error of log-probs and of the adapter's gradient against plain rows "
         "in float32, a tiny model.",
-        _table(
+        markdown.table(
             ["compared", "log-probs", "gradients"],
             [
                 [row["compared"], _number(row["logps"], 2), _number(row["gradients"], 2)]
@@ -122,7 +123,7 @@ def _steps(rows: Rows) -> list[str]:
         "the LM head and predicting position. Recomputation is not counted. MFU is by the data "
         "sheet's dense peak. The next to last column divides seconds relative to one response a "
         "user by multiply-adds relative to it.\n\n" + meaning,
-        _table(names, lines),
+        markdown.table(names, lines),
     ]
 
 
@@ -135,7 +136,7 @@ def _limits(rows: Rows) -> list[str]:
         return []
     return [
         "## The largest micro-batch\n\nBy doubling, `packed_fused`.",
-        _table(
+        markdown.table(
             ["model", "negatives", "users", "tokens", "peak (GiB)", "stopped by"],
             [
                 [
@@ -157,7 +158,7 @@ def _kernels(rows: Rows) -> list[str]:
         return []
     return [
         "## Where the milliseconds go\n\nOne step of `packed_fused`, by kind of kernel.",
-        _table(
+        markdown.table(
             ["model", "negatives", "kernels", "milliseconds", "share"],
             [
                 [
@@ -178,7 +179,7 @@ def _scoring(rows: Rows) -> list[str]:
         return []
     return [
         "## Scoring candidates\n\nThe packed scorer, packing on the host included.",
-        _table(
+        markdown.table(
             ["model", "candidates", "users in a pass", "users/s", "candidates/s"],
             [
                 [
@@ -201,11 +202,6 @@ def _problems(record: Record) -> list[str]:
         if "problem" in one
     ]
     return ["## What failed\n\n" + "\n".join(found)] if found else []
-
-
-def _table(names: list[str], rows: list[list[Any]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -88,14 +89,10 @@ class _Plan:
 
     def _of_model(self, name: str) -> Iterator[str]:
         own = self.settings
-        made: list[RandomPolicy] = []
 
+        @functools.cache
         def policy() -> RandomPolicy:
-            if not made:
-                made.append(
-                    make_policy(name, self.device, own.most_users, max(own.negatives), own.seed)
-                )
-            return made[0]
+            return make_policy(name, self.device, own.most_users, max(own.negatives), own.seed)
 
         for count in own.negatives:
 
@@ -116,7 +113,7 @@ class _Plan:
             "kernels",
             lambda: kernels.kernel_rows(policy(), own.users, min(15, most)),
         )
-        made.clear()
+        policy.cache_clear()
         free(self.device)
 
     def _peak(self) -> float | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from raypo.io import markdown
+
 COLUMNS = (
     ("generate", "HitRatio@1"),
     ("generate", "ValidRatio"),
@@ -66,12 +68,7 @@ def markdown_table(runs: Runs) -> str:
     """The table for a README."""
     columns = columns_of(runs)
     headings = ["model", *(f"{metric} ({mode})" for mode, metric in columns)]
-    lines = ["| " + " | ".join(headings) + " |", "| --- |" + " ---: |" * len(columns)]
-    lines += [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in table_rows(runs)
-    ]
-    return "\n".join(lines)
+    return markdown.table(headings, table_rows(runs), numbers=True)
 
 
 def latex_table(runs: Runs) -> str:

@@ -20,6 +20,7 @@ from raypo.evaluation.study.results import (
     compare_claims,
     read_study,
 )
+from raypo.io import markdown
 from raypo.io.files import write_text
 
 _NOT_RUN = "not run"
@@ -80,9 +81,12 @@ def as_markdown(page: StudyPage) -> str:
         parts.append(f"Source: {study.source}.")
     if study.differs:
         parts.append(f"What differs: {study.differs}")
-    parts += [page.head, _markdown_table(page.cells)]
+    parts += [page.head, markdown.table(page.cells[0], page.cells[1:])]
     if page.claims:
-        parts += ["Claims, stated before anything ran:", _markdown_table(page.claims)]
+        parts += [
+            "Claims, stated before anything ran:",
+            markdown.table(page.claims[0], page.claims[1:]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -166,8 +170,3 @@ def _figures(
         chart = interval_chart(differences, "difference of HitRatio@1", zero=True)
         figures.append(("Claims: differences with 95% intervals", chart))
     return figures
-
-
-def _markdown_table(table: Sequence[Sequence[str]]) -> str:
-    lines = [table[0], ["---"] * len(table[0]), *table[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -110,7 +110,9 @@ def read_study(study: StudyConfig, record: StudyRecord) -> list[CellResult]:
     cells = []
     for name, cell in study.cells.items():
         folders = {seed: record.folder(name, seed) for seed in study.seeds}
-        seeds = {seed: _read(folder) for seed, folder in folders.items() if folder is not None}
+        seeds = {
+            seed: read_evaluation(folder) for seed, folder in folders.items() if folder is not None
+        }
         cells.append(CellResult(name, seeds, record.seconds(name), cell.paper))
     read = [one for cell in cells for one in cell.seeds.values()]
     if any(not np.array_equal(one.rows, read[0].rows) for one in read):
@@ -121,7 +123,8 @@ def read_study(study: StudyConfig, record: StudyRecord) -> list[CellResult]:
     return cells
 
 
-def _read(evaluation: Path) -> SeedResult:
+def read_evaluation(evaluation: Path) -> SeedResult:
+    """An evaluation by likelihood, or of a recommender."""
     frame = read_predictions(evaluation)
     ranking = rank_candidates(frame, False)
     ranks = target_ranks(ranking.scores, ranking.targets)
