@@ -91,6 +91,16 @@ class PolicySettings(BaseConfig):
         "time), false for none, `auto` for so many that further responses of a user need little "
         "more memory than one",
     )
+    offload_activations: bool = Field(
+        False,
+        description="keep the inputs of recomputed layers in the host's memory, for prompts so "
+        "long that these fill a GPU",
+    )
+    head_kernel: Literal["torch", "triton"] = Field(
+        "torch",
+        description="what computes the softmax of the LM head: torch's operations, or a Triton "
+        "kernel that reads the logits fewer times, on a GPU",
+    )
     quantisation: Literal["4bit"] | None = Field(
         None, description="of the base weights while training; needs a GPU and bitsandbytes"
     )

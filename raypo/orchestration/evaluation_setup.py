@@ -123,6 +123,7 @@ def _check_models(config: EvaluateConfig) -> None:
         raise InputError("evaluate: give one of adapters, recommender and heuristic, not several")
     if config.recommender is None and config.heuristic is None:
         _refuse_quantised_engines(config)
+        _check_head_kernel(config)
         resolve_model(config.policy.model)
         if config.policy.prompt is not None:
             load_template(config.policy.prompt)
@@ -140,6 +141,11 @@ def _refuse_quantised_engines(config: EvaluateConfig) -> None:
             "the policy's; set answers=[likelihood] and scorer.kind=packed, or leave "
             "policy.quantisation out"
         )
+
+
+def _check_head_kernel(config: EvaluateConfig) -> None:
+    if config.policy.head_kernel == "triton" and config.scorer.gpus_per_worker == 0:
+        raise InputError("policy.head_kernel: triton needs a GPU; set scorer.gpus_per_worker")
 
 
 def _adapters(config: EvaluateConfig) -> dict[str, Path | None]:

@@ -3,15 +3,20 @@
 Every layer keeps activations of each token, and every further response adds tokens. Recomputing
 the layers in proportion to those tokens keeps a step's memory near that of a single response. Each
 recomputed layer costs one more forward pass: a tenth of the layers takes a thirtieth more time.
+
+What a recomputed layer keeps is its input. With long prompts these inputs fill a GPU too.
+Offloaded, they wait in the host's memory until backward asks for them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from raypo.policy.packed import decoder_of
@@ -29,13 +34,16 @@ _KEPT = 1.15
 class ActivationCheckpointing:
     """Sets, for each forward pass, how many of a decoder's layers are recomputed in backward."""
 
-    def __init__(self, causal_lm: PreTrainedModel, recompute: Recompute) -> None:
+    def __init__(
+        self, causal_lm: PreTrainedModel, recompute: Recompute, offload: bool = False
+    ) -> None:
         """Find the decoder's layers.
 
         Args:
             causal_lm: transformers decoder.
             recompute: all layers, none, or `auto`, as many as the additional responses need, and
                 none in a decoder that does not support it.
+            offload: keep the inputs of recomputed layers in the host's memory.
 
         Raises:
             ValueError: all layers of a decoder that does not support it.
@@ -47,6 +55,9 @@ class ActivationCheckpointing:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
         modules = decoder_of(causal_lm).modules() if recompute else ()
         self._layers = [one for one in modules if isinstance(one, GradientCheckpointingLayer)]
+        if offload:
+            for layer in self._layers:
+                layer._gradient_checkpointing_func = _offloading_checkpoint
         self._set(0)
 
     @contextlib.contextmanager
@@ -78,6 +89,11 @@ class ActivationCheckpointing:
     def _set(self, count: int) -> None:
         for index, layer in enumerate(self._layers):
             layer.gradient_checkpointing = index < count
+
+
+def _offloading_checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
+    with torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available()):
+        return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def num_recomputed_layers(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from raypo.policy.head_softmax import HeadSoftmax, in_place_softmax
+
 # Bytes of float32 logits in memory at a time, by device.
 _CHUNK_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 
@@ -83,7 +85,7 @@ def token_logps(
     """
     if scaling.softcap is None and _is_frozen_linear(head) and torch.is_grad_enabled():
         logps: Tensor = _FrozenHead.apply(  # type: ignore[no-untyped-call]
-            hidden, head.weight, scaling.scale, source_of, targets
+            hidden, head.weight, head, scaling.scale, source_of, targets
         )
         return logps
     pieces = []
@@ -139,61 +141,36 @@ def _chunks(num_positions: int, num_chunks: int, source_of: Tensor) -> list[tupl
 def _chunk_logps(
     head: nn.Module, scaling: LogitScaling, hidden: Tensor, source_of: Tensor, targets: Tensor
 ) -> Tensor:
-    logits = scaling(head(hidden))
+    logits = head(hidden)
     if not logits.requires_grad:
-        return _in_place_softmax(logits, source_of, targets).logps
+        scale = scaling.scale
+        if scaling.softcap is not None:
+            logits, scale = scaling(logits), 1.0
+        return _logps(head, logits, scale, source_of, targets)
+    logits = scaling(logits)
     normaliser = torch.logsumexp(logits, dim=-1)
     return logits[source_of, targets] - normaliser[source_of]
 
 
-@dataclass(frozen=True)
-class _Softmax:
-    """A softmax in which the targets are kept apart from the other tokens.
+def _softmax(
+    head: nn.Module, logits: Tensor, scale: float, source_of: Tensor, targets: Tensor
+) -> HeadSoftmax:
+    """The softmax, by Triton kernels where `use_head_kernel` asked for them."""
+    if getattr(head, "uses_kernel", False):
+        from raypo.policy.head_kernel import fused_softmax
 
-    Attributes:
-        logps: [N] log-probs of the targets.
-        complements: [N] 1 - p, summed from the other tokens: exact also where p is near 1.
-        counts: [N] how often the position predicts this token.
-        others: [S, V] unnormalised probabilities, 0 for the position's targets.
-        total: [S] sums of the unnormalised probabilities of all tokens.
-    """
-
-    logps: Tensor
-    complements: Tensor
-    counts: Tensor
-    others: Tensor
-    total: Tensor
+        return fused_softmax(logits, scale, source_of, targets)
+    return in_place_softmax(logits, scale, source_of, targets)
 
 
-def _in_place_softmax(logits: Tensor, source_of: Tensor, targets: Tensor) -> _Softmax:
-    """Softmax of logits [S, V].
+def _logps(
+    head: nn.Module, logits: Tensor, scale: float, source_of: Tensor, targets: Tensor
+) -> Tensor:
+    if getattr(head, "uses_kernel", False):
+        from raypo.policy.head_kernel import fused_logps
 
-    The probabilities overwrite the logits, since allocating an array of that size takes longer than
-    filling it.
-    """
-    predicted = (source_of, targets)
-    chosen = logits[predicted]
-    largest = logits.amax(dim=-1)
-    others = logits.sub_(largest[:, None]).exp_()
-    zero = others.new_zeros(())
-    others[predicted] = zero
-    others.index_put_(predicted, others.new_ones(len(targets)), accumulate=True)
-    counts = others[predicted]
-    others[predicted] = zero
-    others_total = others.sum(dim=-1)
-    exponents = chosen - largest[source_of]
-    weights = exponents.exp()
-    chosen_total = torch.zeros_like(others_total).index_add_(0, source_of, weights / counts)
-    total = others_total + chosen_total
-    # Exactly 0 where a position predicts one token.
-    other_targets = (chosen_total[source_of] - weights).clamp(min=0)
-    return _Softmax(
-        logps=exponents - total.log()[source_of],
-        complements=(others_total[source_of] + other_targets) / total[source_of],
-        counts=counts,
-        others=others,
-        total=total,
-    )
+        return fused_logps(logits, scale, source_of, targets)
+    return in_place_softmax(logits, scale, source_of, targets).logps
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -206,40 +183,48 @@ class _FrozenHead(torch.autograd.Function):
         = sum_n (g_n (1 - p_n) + (g_n - G / c_n) p_n) W[t_n] - G sum_{v not in t} p_v W[v],
 
     with c_n the number of predictions at s that are the token t_n. Forward keeps the last sum
-    [S, d] instead of logits [S, V]. Predicted tokens are not part of it: for a confident token both
-    terms of the first line are nearly equal, and in bfloat16 nothing of their difference is left.
-    With one prediction, g_n - G / c_n is zero and 1 - p_n keeps its digits.
+    [S, d], and what to divide it by, instead of logits [S, V]. Predicted tokens are not part of it:
+    for a confident token both terms of the first line are nearly equal, and in bfloat16 nothing of
+    their difference is left. With one prediction, g_n - G / c_n is zero and 1 - p_n keeps its
+    digits.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, scale: float, source_of: Tensor, targets: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        head: nn.Module,
+        scale: float,
+        source_of: Tensor,
+        targets: Tensor,
     ) -> Tensor:
         logps = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         complements, counts = torch.empty_like(logps), torch.empty_like(logps)
         others = torch.empty_like(hidden)
+        totals = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         chunks = _num_chunks(len(hidden), len(weight), hidden.device)
         for positions, own in _chunks(len(hidden), chunks, source_of):
-            logits = (hidden[positions] @ weight.T).float()
-            if scale != 1.0:
-                logits *= scale
-            softmax = _in_place_softmax(logits, source_of[own] - positions.start, targets[own])
+            logits = hidden[positions] @ weight.T
+            sources = source_of[own] - positions.start
+            softmax = _softmax(head, logits, scale, sources, targets[own])
             logps[own], counts[own] = softmax.logps, softmax.counts
-            complements[own] = softmax.complements
-            probabilities = softmax.others.div_(softmax.total[:, None])
-            others[positions] = probabilities.to(weight.dtype) @ weight
-        ctx.save_for_backward(weight, others, source_of, targets, logps, complements, counts)
+            complements[own], totals[positions] = softmax.complements, softmax.total
+            others[positions] = softmax.others.to(weight.dtype) @ weight
+        ctx.save_for_backward(
+            weight, others, totals, source_of, targets, logps, complements, counts
+        )
         ctx.scale = scale
         return logps
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
-        weight, others, source_of, targets, logps, complements, counts = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        weight, others, totals, source_of, targets, logps, complements, counts = ctx.saved_tensors
         gradient = gradients[0].float() * ctx.scale
         total = torch.zeros(len(others), dtype=torch.float32, device=gradient.device)
         total.index_add_(0, source_of, gradient)
         of_others = gradient - total[source_of] / counts
         coefficients = complements * gradient + logps.exp() * of_others
-        hidden = -total[:, None] * others.float()
+        hidden = -(total / totals)[:, None] * others.float()
         hidden.index_add_(0, source_of, coefficients[:, None] * weight[targets].float())
-        return hidden.to(others.dtype), None, None, None, None
+        return hidden.to(others.dtype), None, None, None, None, None

@@ -47,6 +47,7 @@ class PackedPolicy(nn.Module):
         attention: Kernel | None = None,
         recompute: Recompute = False,
         projector: Projector | None = None,
+        offload: bool = False,
     ) -> None:
         """Wrap a decoder, and choose the fastest way to its log-probs that is right (`route_of`).
 
@@ -57,6 +58,7 @@ class PackedPolicy(nn.Module):
             recompute: layers recomputed in backward: all, none, or `auto`, as many as keep the
                 memory of many responses near that of one.
             projector: gives the embeddings of markers in prompts; trained with the model.
+            offload: keep the inputs of recomputed layers in the host's memory.
 
         Raises:
             ValueError: log-probs of this decoder cannot be computed.
@@ -71,7 +73,7 @@ class PackedPolicy(nn.Module):
             use_packed_attention(causal_lm)
         else:
             causal_lm.set_attn_implementation(self._route.attention)
-        self._checkpointing = ActivationCheckpointing(causal_lm, recompute)
+        self._checkpointing = ActivationCheckpointing(causal_lm, recompute, offload)
 
     def num_recomputed_layers(self, packed: PackedResponses) -> int:
         """Decoder layers that backward of this batch recomputes."""

@@ -24,8 +24,11 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
     Attention is SDPA, or eager where a decoder has no other.
 
     Args:
-        config: precision and quantisation.
+        config: precision, quantisation and the LM head's kernel.
         model_folder: folder of the base model.
+
+    Raises:
+        RuntimeError: the LM head's kernel does not compute what it should.
     """
     set_deepspeed_accelerator()
     from transformers import AutoModelForCausalLM
@@ -39,12 +42,17 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
             "quantization_config": _four_bit(torch_dtype(config)),
             "device_map": {"": torch.cuda.current_device()},
         }
-    return AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         model_folder,
         dtype=torch_dtype(config),
         use_safetensors=True,
         **options,
     )
+    if config.head_kernel == "triton":
+        from raypo.policy.head_kernel import use_head_kernel
+
+        use_head_kernel(model, torch.device("cuda"))
+    return model
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

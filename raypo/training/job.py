@@ -36,6 +36,7 @@ from raypo.recommenders.train import load_recommender
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import read_checkpoint
 from raypo.training.engine import Engine, StepConfig, gathered, loading, make_engine
+from raypo.training.hardware import check_hardware
 from raypo.training.negative_sampling import check_negative_sampling, make_negative_sampler
 from raypo.training.objective import make_objective
 from raypo.training.reference import (
@@ -89,15 +90,7 @@ def check_inputs(config: TrainingConfig) -> JobInputs:
     template = template if template is not None else load_template(policy.prompt)
     check_template_of_hints(policy, template)
     hints = training_hints(policy, dataset)
-    if config.policy.quantisation is not None and config.cluster.gpus_per_worker == 0:
-        raise InputError(
-            "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
-        )
-    if config.policy.quantisation is not None and config.cluster.partitions_weights:
-        raise InputError(
-            "policy.quantisation: 4-bit weights cannot be partitioned over workers; use "
-            "cluster.zero_stage 0 or 2, where a 4-bit model fits one GPU"
-        )
+    check_hardware(config.policy, config.cluster)
     if isinstance(config, AlignConfig):
         if objective.needs_recommender and config.recommender is None:
             raise InputError(
@@ -237,7 +230,10 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
     with gathered(config.cluster, [model.get_input_embeddings().weight]):
         projector = make_projector(config.policy, model, num_features, config.seed)
     policy = PackedPolicy(
-        model, recompute=config.policy.gradient_checkpointing, projector=projector
+        model,
+        recompute=config.policy.gradient_checkpointing,
+        projector=projector,
+        offload=config.policy.offload_activations,
     )
     steps = StepConfig(config.optimiser, config.micro_batch_size)
     return make_engine(policy, config.cluster, steps)

@@ -85,6 +85,12 @@ def test_engines_of_4_bit_weights_are_refused(data, tmp_path):
     assert evaluation_setup.resolve_evaluation(packed).models.policy.quantisation == "4bit"
 
 
+def test_the_head_kernel_needs_a_gpu_before_anything_is_loaded(data, tmp_path):
+    settings = {"policy": {"model": "tiny-random", "head_kernel": "triton"}}
+    with pytest.raises(InputError, match=r"policy\.head_kernel: triton needs a GPU"):
+        evaluate(config_of(data, tmp_path / "run", answers=["likelihood"], **settings))
+
+
 def test_prompts_fit_the_vllm_scorer(data, tmp_path):
     scorer = {"kind": "vllm", "max_model_len": 100}
     settings = {"policy": {"model": "tiny-random"}, "answers": ["likelihood"], "scorer": scorer}

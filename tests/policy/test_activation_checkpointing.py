@@ -23,6 +23,30 @@ def test_recomputed_layers_change_nothing(name, recompute):
     assert_equals_plain(model, policy(packed), plain)
 
 
+@pytest.mark.parametrize(("recompute", "kept"), [(True, 2), (False, 0)])
+def test_offloaded_inputs_change_nothing_and_are_those_of_recomputed_layers(
+    monkeypatch, recompute, kept
+):
+    model = lora_model("llama")
+    plain = plain_batch(model)
+    packed = pack_responses(PROMPTS, RESPONSES, pad_token_id=0)
+    offloaded = []
+    save_on_cpu = torch.autograd.graph.save_on_cpu
+
+    def counting(*arguments, **options):
+        hooks = save_on_cpu(*arguments, **options)
+        pack = hooks.pack_hook
+        hooks.pack_hook = lambda tensor: (offloaded.append(tensor.shape), pack(tensor))[1]
+        return hooks
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", counting)
+    policy = PackedPolicy(model.train(), recompute=recompute, offload=True)
+    assert_equals_plain(model, policy(packed), plain)
+    width = causal_lm_of(model).config.hidden_size
+    assert offloaded.count((1, packed.num_tokens, width)) == kept
+    assert all(shape.numel() <= packed.num_tokens * width for shape in offloaded)
+
+
 def test_layers_are_recomputed_in_proportion_to_the_additional_tokens():
     one = pack_responses([[1] * 20], [[[2] * 6]], pad_token_id=0)
     assert num_recomputed_layers(30, one) == 0

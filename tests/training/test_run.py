@@ -96,9 +96,29 @@ def test_a_folder_keeps_the_best_checkpoint_and_the_last(tmp_path):
     assert store.best().name == "step-00000002"  # the earliest of equals
 
 
-def test_4_bit_weights_cannot_be_partitioned(inputs, tmp_path):
+GPUS = {"workers": 2, "gpus_per_worker": 1, "zero_stage": 2}
+
+
+@pytest.mark.parametrize(
+    ("policy", "cluster", "message"),
+    [
+        ({"quantisation": "4bit"}, {}, r"policy\.quantisation: 4-bit weights need a GPU"),
+        ({"quantisation": "4bit"}, GPUS | {"zero_stage": 3}, r"4-bit weights cannot be part"),
+        ({"head_kernel": "triton"}, {}, r"policy\.head_kernel: triton needs a GPU"),
+        ({"head_kernel": "triton"}, GPUS | {"zero_stage": 3}, r"zero_stage=3 partitions"),
+        ({"offload_activations": True}, {}, r"policy\.offload_activations: without a GPU"),
+        (
+            {"offload_activations": True, "gradient_checkpointing": False},
+            GPUS,
+            r"policy\.offload_activations is of recomputed layers",
+        ),
+    ],
+)
+def test_settings_that_the_cluster_cannot_follow_are_refused(
+    inputs, tmp_path, policy, cluster, message
+):
     values = settings(inputs[0], tmp_path / "run")
-    values["policy"] = values["policy"] | {"quantisation": "4bit"}
-    values["cluster"] = {"workers": 2, "gpus_per_worker": 1, "zero_stage": 3}
-    with pytest.raises(InputError, match=r"policy\.quantisation: 4-bit weights cannot be part"):
+    values["policy"] = values["policy"] | policy
+    values["cluster"] = cluster
+    with pytest.raises(InputError, match=message):
         check_inputs(parse_config(SftConfig, values, "test"))
