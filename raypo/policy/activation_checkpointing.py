@@ -57,7 +57,7 @@ class ActivationCheckpointing:
         self._layers = [one for one in modules if isinstance(one, GradientCheckpointingLayer)]
         if offload:
             for layer in self._layers:
-                layer._gradient_checkpointing_func = _offloading_checkpoint
+                layer._gradient_checkpointing_func = offloading_checkpoint
         self._set(0)
 
     @contextlib.contextmanager
@@ -91,7 +91,8 @@ class ActivationCheckpointing:
             layer.gradient_checkpointing = index < count
 
 
-def _offloading_checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
+def offloading_checkpoint(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a layer that is recomputed in backward; its inputs wait in the host's memory."""
     with torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available()):
         return checkpoint(function, *arguments, use_reentrant=False)
 

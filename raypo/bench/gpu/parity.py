@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raypo.bench.gpu.policies import PADDING, RandomPolicy, compiled_layers, make_policy
+from raypo.bench.gpu.policies import (
+    PADDING,
+    RandomPolicy,
+    compiled_layers,
+    make_policy,
+    triton_head,
+)
 from raypo.bench.plain_layers import plain_layers
 from raypo.bench.policy import naive_logps, repeated_rows
 from raypo.policy.attention_masks import Kernel
@@ -34,6 +40,8 @@ def parity_rows(name: str, device: torch.device, seed: int) -> list[dict[str, An
         _row("flex, float32", plain, _packed(exact, "flex")),
         _row("fused LoRA, float32", plain, _packed(exact, "blocks", is_plain=False)),
     ]
+    if device.type == "cuda":
+        rows.append(_triton("LM head by Triton, float32", plain, exact))
     rounded = make_policy(name, device, _USERS, _NEGATIVES, seed, torch.bfloat16, False)
     rows += [
         _row("plain rows, bfloat16", plain, _plain(rounded)),
@@ -41,7 +49,14 @@ def parity_rows(name: str, device: torch.device, seed: int) -> list[dict[str, An
         _row("flex, bfloat16", plain, _packed(rounded, "flex")),
         _row("fused LoRA, bfloat16", plain, _packed(rounded, None, is_plain=False)),
     ]
+    if device.type == "cuda":
+        rows.append(_triton("LM head by Triton, bfloat16", plain, rounded))
     return rows
+
+
+def _triton(name: str, plain: Values, policy: RandomPolicy) -> dict[str, Any]:
+    with triton_head(policy.model):
+        return _row(name, plain, _packed(policy, None, is_plain=False))
 
 
 def compiled_rows(name: str, device: torch.device, seed: int) -> list[dict[str, Any]]:

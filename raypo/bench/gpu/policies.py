@@ -16,17 +16,19 @@ from raypo.bench.gpu.users import DrawnUsers, draw_users
 from raypo.bench.model_configs import MODEL_CONFIGS, random_model
 from raypo.bench.plain_layers import plain_layers
 from raypo.bench.policy import naive_logps, repeated_rows
-from raypo.policy.activation_checkpointing import Recompute
+from raypo.policy.activation_checkpointing import Recompute, offloading_checkpoint
 from raypo.policy.adapters import add_adapter
 from raypo.policy.attention import row_multiple
 from raypo.policy.fused_lora import use_fused_lora
-from raypo.policy.logps import PackedPolicy
+from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses, pack_responses
 
 PADDING = 0
 VARIANTS = {
     "packed": "raypo: each distinct token once, LoRA layers by PEFT",
     "packed_fused": "packed, each LoRA layer one operation",
+    "packed_triton": "packed_fused, the LM head's softmax by Triton kernels",
+    "packed_offloaded": "packed_fused, all layers recomputed, their inputs in the host's memory",
     "packed_compiled": "packed_fused, decoder layers compiled for any length",
     "naive": "a row per response, logits of whole rows, as public trainers do",
     "naive_recomputed": "naive, all layers recomputed in backward",
@@ -75,14 +77,19 @@ class RandomPolicy:
     def _forward(self, variant: str, users: int, negatives: int) -> Callable[[], Tensor]:
         if not variant.startswith("naive"):
             packed = self.pack(users, negatives)
-            return lambda: self.policy(packed)
+            recomputed = len(_layers(self.model)) if variant == "packed_offloaded" else None
+            return lambda: self.policy(packed, recomputed_layers=recomputed)
         rows = repeated_rows(self.users.first(users, negatives), PADDING, self.device)
         return lambda: naive_logps(self.model, *rows)
 
     @contextlib.contextmanager
     def _layers_of(self, variant: str) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(plain_layers(variant not in ("packed_fused", "packed_compiled")))
+            stack.enter_context(plain_layers(variant == "packed" or variant.startswith("naive")))
+            if variant == "packed_triton":
+                stack.enter_context(triton_head(self.model))
+            if variant == "packed_offloaded":
+                stack.enter_context(_offloaded_inputs(self.model))
             if variant == "packed_compiled":
                 stack.enter_context(compiled_layers(self.model))
             if variant == "naive_recomputed":
@@ -139,6 +146,30 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+@contextlib.contextmanager
+def triton_head(model: Any) -> Iterator[None]:
+    """The LM head's softmax by Triton kernels; `parity` compares them."""
+    head = causal_lm_of(model).get_output_embeddings()
+    head.uses_kernel = True
+    try:
+        yield
+    finally:
+        head.uses_kernel = False
+
+
+@contextlib.contextmanager
+def _offloaded_inputs(model: nn.Module) -> Iterator[None]:
+    layers = _layers(model)
+    before = [layer._gradient_checkpointing_func for layer in layers]
+    for layer in layers:
+        layer._gradient_checkpointing_func = offloading_checkpoint
+    try:
+        yield
+    finally:
+        for layer, function in zip(layers, before, strict=True):
+            layer._gradient_checkpointing_func = function
 
 
 @contextlib.contextmanager

@@ -135,12 +135,13 @@ def _limits(rows: Rows) -> list[str]:
     if not rows:
         return []
     return [
-        "## The largest micro-batch\n\nBy doubling, `packed_fused`.",
+        "## The largest micro-batch\n\nBy doubling.",
         markdown.table(
-            ["model", "negatives", "users", "tokens", "peak (GiB)", "stopped by"],
+            ["model", "variant", "negatives", "users", "tokens", "peak (GiB)", "stopped by"],
             [
                 [
                     row["model"],
+                    row["variant"],
                     row["negatives"],
                     row["largest_users"],
                     row["tokens"],
@@ -180,10 +181,11 @@ def _scoring(rows: Rows) -> list[str]:
     return [
         "## Scoring candidates\n\nThe packed scorer, packing on the host included.",
         markdown.table(
-            ["model", "candidates", "users in a pass", "users/s", "candidates/s"],
+            ["model", "LM head", "candidates", "users in a pass", "users/s", "candidates/s"],
             [
                 [
                     row["model"],
+                    row["head_kernel"],
                     row["candidates"],
                     row["users_in_a_pass"],
                     _number(row.get("users_per_second"), 4) or "does not fit",

@@ -41,7 +41,10 @@ class GpuSettings:
     models: tuple[str, ...] = _GPU_MODELS
     scored: str = "random-qwen3-0.6b"
     negatives: tuple[int, ...] = (0, 15, 3, 7, 19)
-    variants: tuple[str, ...] = ("packed", "packed_fused", "naive", "naive_recomputed")
+    variants: tuple[str, ...] = (
+        *("packed", "packed_fused", "packed_triton", "packed_offloaded"),
+        *("naive", "naive_recomputed"),
+    )
     is_compiled: bool = True
     users: int = 8
     most_users: int = 256
@@ -56,6 +59,7 @@ class GpuSettings:
             models=("random-tiny",),
             scored="random-tiny",
             negatives=(0, 15, 3),
+            variants=("packed", "packed_fused", "packed_offloaded", "naive", "naive_recomputed"),
             is_compiled=False,
             users=2,
             most_users=4,

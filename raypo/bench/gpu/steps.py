@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -109,29 +110,36 @@ def peak_gib(device: torch.device) -> float | None:
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
-def limit_rows(policy: RandomPolicy, negatives: tuple[int, ...], most_users: int) -> list[Row]:
-    """The largest micro-batch that fits, by doubling, for each number of negatives.
+def limit_rows(
+    policy: RandomPolicy,
+    negatives: tuple[int, ...],
+    most_users: int,
+    variants: tuple[str, ...] = ("packed_fused", "packed_offloaded"),
+) -> list[Row]:
+    """The largest micro-batch that fits, by doubling, for each variant and number of negatives.
 
     Args:
         policy: with users and negatives enough.
         negatives: numbers of negatives.
         most_users: where to stop.
+        variants: of `VARIANTS`.
     """
     rows = []
-    for count in negatives:
+    for variant, count in itertools.product(variants, negatives):
         users, fitted, peak = 1, 0, None
         while users <= most_users:
             free(policy.device)
             if policy.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(policy.device)
             try:
-                policy.step("packed_fused", users, count)()
+                policy.step(variant, users, count)()
             except torch.cuda.OutOfMemoryError:
                 break
             fitted, peak, users = users, peak_gib(policy.device), users * 2
         rows.append(
             {
                 "model": policy.name,
+                "variant": variant,
                 "negatives": count,
                 "largest_users": fitted,
                 "tokens": policy.pack(fitted, count).num_tokens if fitted else 0,
