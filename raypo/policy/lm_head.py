@@ -132,6 +132,8 @@ def _num_chunks(num_positions: int, vocabulary: int, device: torch.device) -> in
 
 def _chunks(num_positions: int, num_chunks: int, source_of: Tensor) -> list[tuple[slice, slice]]:
     """Slices of positions and of predicted tokens of each chunk; the last ones may be empty."""
+    if num_chunks == 1:  # without waiting for the device
+        return [(slice(0, num_positions), slice(0, len(source_of)))]
     size = -(-num_positions // num_chunks)
     edges = [min(index * size, num_positions) for index in range(num_chunks + 1)]
     cuts = torch.searchsorted(source_of, torch.tensor(edges, device=source_of.device)).tolist()
