@@ -6,7 +6,7 @@ follows each pair's own distance from the reference (alpha-DPO).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -37,16 +37,17 @@ class FixedMargin:
         """Validate the options."""
         validate_options(self)
 
-    def moments(self, context: LossContext) -> None:
-        """None: a fixed margin reads nothing of the batch."""
+    def moments(self, context: LossContext) -> list[Tensor]:
+        """Empty: a fixed margin reads nothing of the batch."""
+        return []
 
     def __call__(
-        self, context: LossContext, moments: Moments | None, statistics: Statistics
+        self, context: LossContext, moments: Sequence[Moments], statistics: Statistics
     ) -> ParamValue:
         """Scalar gamma."""
         return ParamValue(as_tensor(self.gamma, context.valid))
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """Empty: there are no moving statistics."""
         return {}
 
@@ -109,35 +110,35 @@ class ConfidenceMargin:
         assert batch.item_scores is not None
         return (1 - batch.item_scores(batch.user_embeddings, items).double()) / 2
 
-    def moments(self, context: LossContext) -> Tensor:
+    def moments(self, context: LossContext) -> list[Tensor]:
         """Local moments [3] of the confidence over this rank's valid (u, y)."""
-        return local_moments(self._confidences(context), context.valid)
+        return [local_moments(self._confidences(context), context.valid)]
 
     def __call__(
-        self, context: LossContext, moments: Moments | None, statistics: Statistics
+        self, context: LossContext, moments: Sequence[Moments], statistics: Statistics
     ) -> ParamValue:
         """Scalar gamma of this batch, or gamma [b, E]; gamma_0 without a valid negative."""
-        assert moments is not None
-        if not moments.count:
+        (pairs,) = moments
+        if not pairs.count:
             return ParamValue(as_tensor(self.gamma, context.valid))
-        baseline = self._baseline(statistics, moments)
-        metrics = {"confidence": moments.mean, "confidence_baseline": baseline}
+        baseline = self._baseline(statistics, pairs)
+        metrics = {"confidence": pairs.mean, "confidence_baseline": baseline}
         if self.margin_scope == "negative":
             distance = self._confidences(context) - baseline
             return ParamValue(((1 + self.alpha * distance) * self.gamma).float(), metrics)
-        gamma = (1 + self.alpha * (moments.mean - baseline)) * self.gamma
+        gamma = (1 + self.alpha * (pairs.mean - baseline)) * self.gamma
         return ParamValue(as_tensor(gamma, context.valid), {"gamma": gamma, **metrics})
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """R_0 after a step with these confidences; unchanged without a valid negative."""
-        assert moments is not None
-        if not moments.count:
+        (pairs,) = moments
+        if not pairs.count:
             return {}
-        baseline = self._baseline(statistics, moments)
-        return {"confidence_baseline": moving_average(self.momentum, baseline, moments.mean)}
+        baseline = self._baseline(statistics, pairs)
+        return {"confidence_baseline": moving_average(self.momentum, baseline, pairs.mean)}
 
-    def _baseline(self, statistics: Statistics, moments: Moments) -> float:
-        start = moments.mean if self.start is None else self.start
+    def _baseline(self, statistics: Statistics, pairs: Moments) -> float:
+        start = pairs.mean if self.start is None else self.start
         return statistics.get("confidence_baseline", start)
 
 
@@ -165,36 +166,93 @@ class InstanceMargin:
         """Validate the options."""
         validate_options(self)
 
-    def moments(self, context: LossContext) -> Tensor:
+    def moments(self, context: LossContext) -> list[Tensor]:
         """Local moments [3] of M over this rank's valid pairs."""
-        return local_moments(context.beta * context.reward_margins["margin"], context.valid)
+        return [local_moments(context.beta * context.reward_margins["margin"], context.valid)]
 
     def __call__(
-        self, context: LossContext, moments: Moments | None, statistics: Statistics
+        self, context: LossContext, moments: Sequence[Moments], statistics: Statistics
     ) -> ParamValue:
         """Gamma [b, E] of each pair."""
-        assert moments is not None
-        mean = statistics.get("margin_mean", moments.mean)
-        std = statistics.get("margin_std", moments.std)
+        (pairs,) = moments
+        mean = statistics.get("margin_mean", pairs.mean)
+        std = statistics.get("margin_std", pairs.std)
         distance = context.beta * context.reward_margins["margin"]
         standardised = (distance - mean) / std if std > 0 else torch.zeros_like(distance)
         metrics = {"margin_mean": mean, "margin_std": std}
         return ParamValue(self.gamma + self.alpha * standardised, metrics)
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """Both averages after a step whose pairs have these moments; unchanged without a pair."""
-        assert moments is not None
-        if not moments.count:
+        (pairs,) = moments
+        if not pairs.count:
             return {}
-        mean = statistics.get("margin_mean", moments.mean)
-        std = statistics.get("margin_std", moments.std)
+        mean = statistics.get("margin_mean", pairs.mean)
+        std = statistics.get("margin_std", pairs.std)
         return {
-            "margin_mean": moving_average(self.momentum, mean, moments.mean),
-            "margin_std": moving_average(self.momentum, std, moments.std),
+            "margin_mean": moving_average(self.momentum, mean, pairs.mean),
+            "margin_std": moving_average(self.momentum, std, pairs.std),
         }
 
 
-Margin = FixedMargin | ConfidenceMargin | InstanceMargin
+@dataclass(frozen=True)
+class MeanMargin:
+    """NAPO-2's margin (arXiv 2508.09653, appendix B): the mean of NAPO's and of alpha-DPO's.
+
+    gamma_i = gamma_0 + (alpha (c - R_0) gamma_0 + instance_alpha M*_i) / 2.
+    """
+
+    gamma: Annotated[float, number("gamma_0 of both margins")] = 1.0
+    alpha: Annotated[float, number("how strongly NAPO's margin follows the confidence")] = 0.3
+    instance_alpha: Annotated[
+        float, number("how strongly alpha-DPO's follows the pair's distance from the reference")
+    ] = 0.1
+    momentum: Annotated[float, fraction("m of all moving averages")] = 0.9
+    start: Annotated[
+        float | None,
+        number("R_0 before the first batch, else the first batch's confidence", optional=True),
+    ] = None
+    kind: str = "napo-alpha-dpo"
+    inputs: tuple[str, ...] = ConfidenceMargin().inputs
+    per_pair: bool = True
+    measure: Reward | None = InstanceMargin.measure
+    statistics: tuple[str, ...] = (*ConfidenceMargin.statistics, *InstanceMargin.statistics)
+
+    def __post_init__(self) -> None:
+        """Validate the options."""
+        validate_options(self)
+
+    def _parts(self) -> Sequence[ConfidenceMargin | InstanceMargin]:
+        return [
+            ConfidenceMargin(self.gamma, self.alpha, self.momentum, self.start),
+            InstanceMargin(self.gamma, self.instance_alpha, self.momentum),
+        ]
+
+    def moments(self, context: LossContext) -> list[Tensor]:
+        """Local moments [3] of the confidence, and of M."""
+        return [each for part in self._parts() for each in part.moments(context)]
+
+    def __call__(
+        self, context: LossContext, moments: Sequence[Moments], statistics: Statistics
+    ) -> ParamValue:
+        """Gamma [b, E] of each pair."""
+        values = [
+            part(context, [own], statistics)
+            for part, own in zip(self._parts(), moments, strict=True)
+        ]
+        metrics = {name: each for value in values for name, each in value.metrics.items()}
+        metrics.pop("gamma", None)  # NAPO's alone; the mean over pairs is reported in its place
+        return ParamValue((values[0].value + values[1].value) / 2, metrics)
+
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
+        """All averages after a step with these moments."""
+        changed: dict[str, float] = {}
+        for part, own in zip(self._parts(), moments, strict=True):
+            changed |= part.updated(statistics, [own])
+        return changed
+
+
+Margin = FixedMargin | ConfidenceMargin | InstanceMargin | MeanMargin
 
 
 def no_margin() -> Margin:
@@ -207,4 +265,5 @@ MARGINS: Mapping[str, Callable[..., Margin]] = {
     "fixed": FixedMargin,
     "napo": ConfidenceMargin,
     "alpha-dpo": InstanceMargin,
+    "napo-alpha-dpo": MeanMargin,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 # Moments that the temperature and the margin read of one batch, merged over ranks.
-_PartMoments = tuple[Moments | None, Moments | None]
+_PartMoments = tuple[list[Moments], list[Moments]]
 
 
 @dataclass
@@ -135,12 +136,12 @@ class Objective:
         context = self._context(batch, negatives, chosen_measures)
         local = [part.moments(context) for part in (self.temperature, self.margin)]
         empty = torch.zeros(0, dtype=torch.float64, device=own.device)
-        stats = torch.cat([empty, *(moments for moments in local if moments is not None)])
+        stats = torch.cat([empty, *itertools.chain.from_iterable(local)])
         rejected, all_stats = self.negatives.rewards(own, negatives, stats, collective)
         merged = iter(
             [merge_moments(part) for part in torch.split(all_stats, 3, dim=1)] if len(stats) else []
         )
-        moments = [None if part is None else next(merged) for part in local]
+        moments = [list(itertools.islice(merged, len(part))) for part in local]
 
         selected = self.selection(context.chosen_logps, context.rejected_logps, context.valid)
         beta = self.temperature(context, selected, moments[0], self.statistics)
@@ -173,10 +174,11 @@ class Objective:
         """Update by the moments of all batches since the last update."""
         seen, self._step_moments = self._step_moments, []
         for index, part in enumerate((self.temperature, self.margin)):
-            parts = [moments[index] for moments in seen]
-            known = [moments for moments in parts if moments is not None]
-            if known:
-                self.statistics |= part.updated(self.statistics, join_moments(known))
+            # The moments of one kind, of all batches.
+            kinds = zip(*(moments[index] for moments in seen), strict=True)
+            joined = [join_moments(kind) for kind in kinds]
+            if joined:
+                self.statistics |= part.updated(self.statistics, joined)
 
     def _rewards(self) -> list[Reward]:
         measures = (self.temperature.measure, self.margin.measure)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from raypo.objectives.links import Smoothed
-from raypo.objectives.margins import ConfidenceMargin, FixedMargin, InstanceMargin
+from raypo.objectives.margins import ConfidenceMargin, FixedMargin, InstanceMargin, MeanMargin
 from raypo.objectives.preset import Preset, SftPreset
 from raypo.objectives.rewards import REWARDS
 from raypo.objectives.selection import Boundary
@@ -104,6 +104,29 @@ PRESETS: Mapping[str, Preset | SftPreset] = MappingProxyType(
             margin=ConfidenceMargin(),
             renamed=_CONFIDENCE_START,
             switches=("length_normalised", "dynamic_margin"),
+        ),
+        "napo-1": Preset(
+            "NAPO-1, arXiv 2508.09653, appendix B: NAPO with alpha-DPO's margin",
+            "-log sigma(-log sum_i exp(-(g_i - gamma_i))), R = log pi(y|x), over the negatives of "
+            "napo; gamma_i = gamma + alpha M*_i as in alpha-dpo. The paper compares it at one "
+            "negative.",
+            REWARDS["free"],
+            Shared(),
+            aggregation="softmax",
+            margin=InstanceMargin(),
+            switches=("length_normalised",),
+        ),
+        "napo-2": Preset(
+            "NAPO-2, arXiv 2508.09653, appendix B: the mean of napo's and alpha-dpo's margins",
+            "-log sigma(-log sum_i exp(-(g_i - gamma_i))), R = log pi(y|x), over the negatives of "
+            "napo; gamma_i is the mean of napo's gamma_batch and of gamma + instance_alpha M*_i. "
+            "The paper compares it at one negative.",
+            REWARDS["free"],
+            Shared(),
+            aggregation="softmax",
+            margin=MeanMargin(),
+            renamed=_CONFIDENCE_START,
+            switches=("length_normalised",),
         ),
         "dynamicpo-dmpo": Preset(
             f"DynamicPO over DMPO, {_DYNAMICPO_SOURCE}",

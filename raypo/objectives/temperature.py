@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,20 +28,21 @@ class FixedBeta:
         """Validate the options."""
         validate_options(self)
 
-    def moments(self, context: LossContext) -> None:
-        """None: a fixed temperature reads nothing of the batch."""
+    def moments(self, context: LossContext) -> list[Tensor]:
+        """Empty: a fixed temperature reads nothing of the batch."""
+        return []
 
     def __call__(
         self,
         context: LossContext,
         selected: Tensor,
-        moments: Moments | None,
+        moments: Sequence[Moments],
         statistics: Statistics,
     ) -> ParamValue:
         """Scalar beta."""
         return ParamValue(as_tensor(self.beta, selected))
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """Empty: there are no moving statistics."""
         return {}
 
@@ -66,15 +67,16 @@ class BetaPerNegative:
         """Validate the options."""
         validate_options(self)
 
-    def moments(self, context: LossContext) -> None:
-        """None: each negative's beta reads its own user's log-probs."""
+    def moments(self, context: LossContext) -> list[Tensor]:
+        """Empty: each negative's beta reads its own user's log-probs."""
+        return []
 
     @torch.no_grad()
     def __call__(
         self,
         context: LossContext,
         selected: Tensor,
-        moments: Moments | None,
+        moments: Sequence[Moments],
         statistics: Statistics,
     ) -> ParamValue:
         """Beta [b, E] of each pair; the base value where a negative is not selected."""
@@ -92,7 +94,7 @@ class BetaPerNegative:
         change = torch.where(selected & ~zero, self.alpha * torch.tanh(ratio), 0.0).float()
         return ParamValue(self.beta * (1 + change))
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """Empty: there are no moving statistics."""
         return {}
 
@@ -118,32 +120,32 @@ class BetaPerBatch:
         """Validate the options."""
         validate_options(self)
 
-    def moments(self, context: LossContext) -> Tensor:
+    def moments(self, context: LossContext) -> list[Tensor]:
         """Local moments [3] of M over this rank's valid pairs."""
-        return local_moments(self.beta * context.reward_margins["temperature"], context.valid)
+        return [local_moments(self.beta * context.reward_margins["temperature"], context.valid)]
 
     def __call__(
         self,
         context: LossContext,
         selected: Tensor,
-        moments: Moments | None,
+        moments: Sequence[Moments],
         statistics: Statistics,
     ) -> ParamValue:
         """Scalar beta of this batch; without a valid pair it is the base value."""
-        assert moments is not None
-        baseline = statistics.get("gap_baseline", moments.mean)
+        (pairs,) = moments
+        baseline = statistics.get("gap_baseline", pairs.mean)
         beta = self.beta
-        if moments.count:
-            beta = max(self.floor, (1 + self.alpha * (moments.mean - baseline)) * self.beta)
+        if pairs.count:
+            beta = max(self.floor, (1 + self.alpha * (pairs.mean - baseline)) * self.beta)
         return ParamValue(as_tensor(beta, selected), {"gap_baseline": baseline})
 
-    def updated(self, statistics: Statistics, moments: Moments | None) -> Statistics:
+    def updated(self, statistics: Statistics, moments: Sequence[Moments]) -> Statistics:
         """M_0 after a step whose pairs have these moments; unchanged without a valid pair."""
-        assert moments is not None
-        if not moments.count:
+        (pairs,) = moments
+        if not pairs.count:
             return {}
-        baseline = statistics.get("gap_baseline", moments.mean)
-        return {"gap_baseline": moving_average(self.momentum, baseline, moments.mean)}
+        baseline = statistics.get("gap_baseline", pairs.mean)
+        return {"gap_baseline": moving_average(self.momentum, baseline, pairs.mean)}
 
 
 Temperature = FixedBeta | BetaPerNegative | BetaPerBatch

@@ -238,6 +238,61 @@ def napo(
     return softmax_objective(case, reward, sets, beta, margin)
 
 
+def instance_distances(case, sets, beta=1.0):
+    """alpha-DPO's M of each pair of a user and a negative of E_u."""
+
+    def moved(logp, reference, length):
+        return (logp - reference) / length
+
+    return [
+        [
+            beta
+            * (
+                moved(case.chosen[u], case.reference_chosen[u], case.chosen_lengths[u])
+                - moved(
+                    case.rejected[v, i], case.reference_rejected[v, i], case.rejected_lengths[v, i]
+                )
+            )
+            for v, i in members
+        ]
+        for u, members in enumerate(sets)
+    ]
+
+
+def napo_with_instance_margin(
+    case, kept, rho=0.7, gamma=1.0, alpha=0.3, instance_alpha=0.1, mean_of_both=False,
+    baseline=None, mean=None, std=None,
+):  # fmt: skip
+    """NAPO-1, and with `mean_of_both` NAPO-2."""
+    sets = negative_sets(case, rho)
+    if "margins" not in kept:
+        distances = instance_distances(case, sets)
+        every = [each for own in distances for each in own]
+        kept["mean"], kept["std"] = float(np.mean(every)), float(np.std(every))
+        center = kept["mean"] if mean is None else mean
+        width = kept["std"] if std is None else std
+        kept["margins"] = [
+            [gamma + instance_alpha * (each - center) / width for each in own] for own in distances
+        ]
+        if mean_of_both:
+            of_batch: dict = {}
+            batch_margin = napo_margin(case, of_batch, sets, gamma, alpha, baseline)
+            kept["confidence"] = of_batch["confidence"]
+            kept["margins"] = [
+                [(each + batch_margin) / 2 for each in own] for own in kept["margins"]
+            ]
+    plus, minus = free_reward(case)
+    losses = [
+        minus_log_sigmoid(
+            -log_sum_exp(
+                [minus(v, i) - plus(u) + own for (v, i), own in zip(members, margins, strict=True)]
+            )
+        )
+        for u, (members, margins) in enumerate(zip(sets, kept["margins"], strict=True))
+    ]
+    return float(np.mean(losses))
+
+
 # DynamicPO.
 
 

@@ -80,7 +80,7 @@ def check_equal(ranks, name, options, parts, n, seeds):
 
 def test_statistics_move_in_training_alone(ranks):
     parts, shape = [(0, 3), (3, 6)], {"b": 6, "n": 3}
-    for name in ("napo", "alpha-dpo", "beta-dpo"):
+    for name in ("napo", "alpha-dpo", "beta-dpo", "napo-2"):
         for result in ranks.run(name, {}, [0, 1, 2], shape, parts, training=False):
             statistics = [step["statistics"] for step in result]
             assert statistics[0] != statistics[1] == statistics[2]
@@ -96,6 +96,8 @@ COLLECTIVES = {
     "s-dpo+ns": (2, 1, 0, 1),
     "napo": (2, 1, 0, 1),
     "dynamic-napo": (2, 1, 0, 1),
+    "napo-1": (2, 1, 0, 1),
+    "napo-2": (2, 1, 0, 1),
 }
 
 

@@ -14,6 +14,8 @@ from tests.objectives.reference import numeric_gradient
 DMPO = partial(formulas.dynamicpo, over="dmpo")
 S_DPO = partial(formulas.dynamicpo, over="s-dpo")
 MPPO = partial(formulas.dynamicpo, over="mppo")
+NAPO_1 = formulas.napo_with_instance_margin
+NAPO_2 = partial(NAPO_1, mean_of_both=True)
 
 # (preset, its options, the formula, the formula's options)
 COMPARED = [
@@ -49,6 +51,13 @@ COMPARED = [
     ("napo", {"similarity": "cosine"}, formulas.napo, {"cosine": True}),
     ("napo", {"gamma": 0.5, "alpha": 2.0, "confidence_start": 0.2},
      formulas.napo, {"gamma": 0.5, "alpha": 2.0, "baseline": 0.2}),
+    ("napo-1", {}, NAPO_1, {}),
+    ("napo-1", {"rho": 0.0, "gamma": 0.4, "alpha": 0.6}, NAPO_1,
+     {"rho": 0.0, "gamma": 0.4, "instance_alpha": 0.6}),
+    ("napo-2", {}, NAPO_2, {}),
+    ("napo-2", {"rho": 0.4, "gamma": 0.7, "alpha": 2.0, "instance_alpha": 0.5,
+                "confidence_start": 0.2},
+     NAPO_2, {"rho": 0.4, "gamma": 0.7, "alpha": 2.0, "instance_alpha": 0.5, "baseline": 0.2}),
     ("dynamic-napo", {}, formulas.dynamic_napo, {}),
     ("dynamic-napo", {"dynamic_beta": False, "rho": 0.4},
      formulas.dynamic_napo, {"rho": 0.4, "dynamic": False}),

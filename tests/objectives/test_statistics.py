@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from raypo.objectives import build_objective
 from raypo.objectives.moments import local_moments, merge_moments
 from tests.objectives.cases import batch_of, make_case
-from tests.objectives.reference import alpha_dpo, beta_dpo, napo
+from tests.objectives.reference import alpha_dpo, beta_dpo, napo, napo_with_instance_margin
 
-MOVING = ["napo", "dynamic-napo", "alpha-dpo", "beta-dpo"]
+MOVING = ["napo", "dynamic-napo", "alpha-dpo", "beta-dpo", "napo-1", "napo-2"]
 
 
 def test_napos_margin_uses_the_baseline_before_its_update():
@@ -44,6 +44,26 @@ def test_alpha_dpo_standardises_by_what_it_saw_before():
     std = 0.9 * one["std"] + 0.1 * two["std"]
     expected = alpha_dpo(third, {}, alpha=0.5, mean=mean, std=std)
     assert objective(batch_of(third)).loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_napo_2_keeps_the_averages_of_both_margins():
+    objective = build_objective("napo-2", instance_alpha=0.5)
+    first, second = make_case(1), make_case(2)
+    one = {}
+    napo_with_instance_margin(first, one, instance_alpha=0.5, mean_of_both=True)
+    objective(batch_of(first))
+    assert objective.statistics == pytest.approx(
+        {
+            "confidence_baseline": one["confidence"],
+            "margin_mean": one["mean"],
+            "margin_std": one["std"],
+        }
+    )
+    expected = napo_with_instance_margin(
+        second, {}, instance_alpha=0.5, mean_of_both=True,
+        baseline=one["confidence"], mean=one["mean"], std=one["std"],
+    )  # fmt: skip
+    assert objective(batch_of(second)).loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_beta_dpo_follows_the_reward_margins_and_stays_positive():
