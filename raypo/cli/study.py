@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from raypo import config as configs
 from raypo.cli.common import Overrides
 from raypo.cli.pipeline import StagePrinter
 from raypo.cli.progress import clock, console
 from raypo.config.paths import uri
-from raypo.config.study import StudyConfig
+from raypo.config.study import load_study
 
 study_app = typer.Typer(no_args_is_help=True, help="Compare settings over several seeds.")
 StudyFile = Annotated[Path, typer.Argument(help="YAML file of the study, as in studies/.")]
@@ -21,7 +20,7 @@ StudyFile = Annotated[Path, typer.Argument(help="YAML file of the study, as in s
 @study_app.command("run")
 def run(file: StudyFile, overrides: Overrides = None) -> None:
     """Run what has not run yet of a study's cells and seeds; write its tables after each."""
-    study = configs.load_config(StudyConfig, file, overrides or [])
+    study = load_study(file, overrides or [])
     from raypo.evaluation.study.page import write_study
     from raypo.orchestration.study import CellStart, run_study
 
@@ -40,7 +39,7 @@ def run(file: StudyFile, overrides: Overrides = None) -> None:
 @study_app.command("report")
 def report(file: StudyFile, overrides: Overrides = None) -> None:
     """Write tables, figures and page of what has run of a study."""
-    study = configs.load_config(StudyConfig, file, overrides or [])
+    study = load_study(file, overrides or [])
     from raypo.evaluation.study.page import write_study
 
     for written in write_study(study):

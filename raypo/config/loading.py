@@ -33,11 +33,23 @@ def load_config(
     Raises:
         InputError: unreadable file, unknown key (with the nearest known one), or a wrong value.
     """
-    values = _read_yaml(file) if file is not None else {}
+    values = read_yaml(file) if file is not None else {}
+    return parse_overridden(model, values, overrides, str(file) if file else "command line")
+
+
+def parse_overridden(
+    model: type[ModelT], values: Mapping[str, Any], overrides: Sequence[str], source: str
+) -> ModelT:
+    """Validate `values` with `dotted.key=value` overrides as a configuration.
+
+    Raises:
+        InputError: an override or one or more settings are wrong.
+    """
+    changed = dict(values)
     for override in overrides:
         key, value = parse_override(override)
-        values = with_settings(values, {key: value}, source="command line")
-    return parse_config(model, values, source=str(file) if file else "command line")
+        changed = with_settings(changed, {key: value}, source="command line")
+    return parse_config(model, changed, source=source)
 
 
 def parse_config(model: type[ModelT], values: Mapping[str, Any], source: str) -> ModelT:
@@ -63,7 +75,12 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

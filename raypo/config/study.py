@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from raypo.config.base import BaseConfig, NonNegativeInt, PositiveInt
-from raypo.config.loading import parse_config
+from raypo.config.loading import parse_config, parse_overridden, read_yaml
 from raypo.config.overrides import with_settings
 from raypo.config.paths import LocalPath
 from raypo.config.pipeline import PipelineConfig
 from raypo.errors import InputError
 
-Model = Literal["recommender", "base", "sft", "aligned"]
+Heuristic = Literal["popularity", "item-knn", "markov-chain"]
+Model = Literal["recommender", "base", "sft", "aligned"] | Heuristic
 
 
 class StudyCell(BaseConfig):
     """One row of a study's table."""
 
-    model: Model = Field("aligned", description="which of the pipeline's models is evaluated")
+    model: Model = Field(
+        "aligned", description="which of the pipeline's models, or which heuristic, is evaluated"
+    )
     settings: dict[str, Any] = Field(
         default={}, description="dotted key of the pipeline -> value, for this cell alone"
     )
@@ -89,6 +92,34 @@ class StudyConfig(BaseConfig):
         return parse_config(
             PipelineConfig, values | {"output": self.run_folders, "seed": seed}, source=source
         )
+
+
+def load_study(file: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study.
+
+    `base` names files, relative to the one that names them, whose settings it takes: those of a
+    later one replace those of an earlier one, and its own replace all, by top-level key. So a
+    table's cells and claims meet the models and data of several sizes.
+
+    Args:
+        file: YAML file.
+        overrides: `dotted.key=value`.
+
+    Raises:
+        InputError: a file cannot be read or names itself, or a setting is wrong.
+    """
+    return parse_overridden(StudyConfig, _with_bases(file, ()), overrides, str(file))
+
+
+def _with_bases(file: Path, named_by: tuple[Path, ...]) -> dict[str, Any]:
+    if file.resolve() in named_by:
+        raise InputError(f"{file}: base: the file is its own base")
+    values = read_yaml(file)
+    bases = values.pop("base", ())
+    merged: dict[str, Any] = {}
+    for base in (bases,) if isinstance(bases, str) else bases:
+        merged |= _with_bases(file.parent / str(base), (*named_by, file.resolve()))
+    return merged | values
 
 
 def _require_free(values: Mapping[str, Any], source: str) -> None:

@@ -269,6 +269,10 @@ class PipelineStages:
         name = _recommender_name(recommender).lower()
         return self._evaluate_baseline(f"evaluate-{name}", data, {"recommender": recommender})
 
+    def evaluate_heuristic(self, data: Path, name: str) -> Path:
+        """A heuristic, on the rows of the policies."""
+        return self._evaluate_baseline(f"evaluate-{name}", data, {"heuristic": name})
+
     def _evaluate_baseline(self, stage: str, data: Path, what: Mapping[str, Any]) -> Path:
         given = _given(self._config.evaluate, _OF_ROWS)
         inputs = (data, what["recommender"]) if "recommender" in what else (data,)

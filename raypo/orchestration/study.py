@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from raypo.config import PipelineConfig
-from raypo.config.study import Model, StudyConfig
+from raypo.config.study import Heuristic, Model, StudyConfig
 from raypo.evaluation.study.record import StudyRecord
 from raypo.io.progress import Progress
 from raypo.orchestration.pipeline_stages import PipelineStages, check_stages
@@ -81,6 +82,8 @@ def _evaluate(config: PipelineConfig, model: Model, observer: Observer) -> Path:
     """The folder of a cell's evaluation, after the stages that it needs."""
     stages = PipelineStages(config, observer)
     data = stages.prepare()
+    if model in get_args(Heuristic):
+        return stages.evaluate_heuristic(data, model)
     recommender = stages.recommender(data)
     if model == "recommender":
         return stages.evaluate_recommender(data, recommender)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raypo.config import load_config, parse_config
-from raypo.config.study import StudyConfig
+from raypo.config import parse_config
+from raypo.config.study import StudyConfig, load_study
 from raypo.errors import InputError
 from raypo.evaluation.study.record import StudyRecord
 from raypo.orchestration.pipeline_stages import check_stages
@@ -13,13 +13,15 @@ from raypo.orchestration.study import run_study
 from tests.orchestration.test_pipeline_stages import VALUES, Recorder
 from tests.orchestration.test_pipeline_stages import ran as ran  # a fixture
 
-STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").rglob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[2] / "studies"
+STUDIES = sorted(set(FOLDER.rglob("*.yaml")) - set((FOLDER / "sizes").iterdir()))
 CELLS = {
     "recommender": {"model": "recommender"},
     "base": {"model": "base"},
     "sft": {"model": "sft"},
     "napo": {},
     "s-dpo": {"settings": {"align.objective": {"name": "s-dpo"}}},
+    "popularity": {"model": "popularity"},
 }
 
 
@@ -39,9 +41,10 @@ def test_cells_run_what_their_model_needs_and_share_what_they_have_in_common(ran
         "sft", "evaluate-policy",
         "align", "evaluate-policy",
         "align", "evaluate-policy",
+        "evaluate-popularity",
     ]  # fmt: skip
     folders = [record.folder(cell, 0) for cell in CELLS]
-    assert len(set(folders)) == 5 and all((one / "metrics.json").exists() for one in folders)
+    assert len(set(folders)) == 6 and all((one / "metrics.json").exists() for one in folders)
     adapters = [one.adapters["policy"] for one in ran if getattr(one, "adapters", None)]
     assert adapters[0] is None and len(set(adapters)) == 4
 
@@ -89,8 +92,35 @@ def test_a_wrong_cell_ends_the_study_before_anything_runs(ran, tmp_path):
     assert not ran
 
 
-@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_the_studies_that_come_with_raypo_are_right(file):
-    study = load_config(StudyConfig, file, [])
+    study = load_study(file)
     for cell in study.cells:
         check_stages(study.cell_pipeline(cell, study.seeds[0]))
+
+
+def test_a_study_takes_its_bases_key_by_key_and_the_last_one_wins(tmp_path):
+    files = {
+        "size.yaml": "seeds: [0, 1]\ndiffers: small\npipeline: {sft: {max_rows: 8}}\n",
+        "table.yaml": "base: size.yaml\ntitle: Table\noutput: one\ncells: {a: {model: sft}}\n",
+        "large/size.yaml": "differs: large\npipeline: {model: large}\n",
+        "large/table.yaml": "base: [../table.yaml, size.yaml]\noutput: two\n",
+    }
+    (tmp_path / "large").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    small = load_study(tmp_path / "table.yaml")
+    assert small.pipeline == {"sft": {"max_rows": 8}} and small.seeds == (0, 1)
+    large = load_study(tmp_path / "large" / "table.yaml", ["seeds=[7]"])
+    assert large.pipeline == {"model": "large"} and list(large.cells) == ["a"]
+    assert (large.differs, large.output.name, large.seeds) == ("large", "two", (7,))
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [("study.yaml", "is its own base"), ("other.yaml", r"other\.yaml: no such configuration file")],
+)
+def test_a_wrong_base_is_named(tmp_path, base, message):
+    (tmp_path / "study.yaml").write_text(f"base: {base}\ntitle: Table\n")
+    with pytest.raises(InputError, match=message):
+        load_study(tmp_path / "study.yaml")
