@@ -19,7 +19,7 @@ from raypo.io.files import file_hash, value_hash
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import causal_lm_of
-from raypo.policy.model import load_base
+from raypo.policy.model import choose_head_kernel, load_base
 from raypo.policy.packing import Markers
 from raypo.policy.precision import torch_dtype
 from raypo.policy.projector import Projector, load_projector, new_projector
@@ -81,6 +81,7 @@ def load_policy(config: PolicyConfig, model_folder: Path, seed: int) -> peft.Pef
         InputError: there is no adapter at `config.adapter`, or it does not fit the model.
     """
     model = load_base(config, model_folder)
+    choose_head_kernel(config, model)
     if config.adapter is not None:
         import peft
 
@@ -241,6 +242,7 @@ class AdapterScorer:
 
     def _base(self) -> Any:
         model: Any = load_base(self._config, self._model_folder)
+        choose_head_kernel(self._config, model)
         model = model.requires_grad_(False).eval().to(self._device)
         if self._device == "cpu":
             use_fused_norms(model)

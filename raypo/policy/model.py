@@ -24,11 +24,8 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
     Attention is SDPA, or eager where a decoder has no other.
 
     Args:
-        config: precision, quantisation and the LM head's kernel.
+        config: precision and quantisation.
         model_folder: folder of the base model.
-
-    Raises:
-        RuntimeError: the LM head's kernel does not compute what it should.
     """
     set_deepspeed_accelerator()
     from transformers import AutoModelForCausalLM
@@ -42,17 +39,29 @@ def load_base(config: PolicyConfig, model_folder: Path) -> PreTrainedModel:
             "quantization_config": _four_bit(torch_dtype(config)),
             "device_map": {"": torch.cuda.current_device()},
         }
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         model_folder,
         dtype=torch_dtype(config),
         use_safetensors=True,
         **options,
     )
+
+
+def choose_head_kernel(config: PolicyConfig, model: PreTrainedModel) -> None:
+    """Let the LM head's log-probs be computed as configured.
+
+    Args:
+        config: names the kernel.
+        model: the base model, whose log-probs will be asked for.
+
+    Raises:
+        InputError: there is no GPU for the kernel.
+        RuntimeError: the kernel does not compute what it should.
+    """
     if config.head_kernel == "triton":
         from raypo.policy.head_kernel import use_head_kernel
 
         use_head_kernel(model, torch.device("cuda"))
-    return model
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -6,6 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from raypo.config import PolicyConfig
+from raypo.errors import InputError
+from raypo.policy.model import choose_head_kernel
+
+from .models import lora_model
 
 pytest.importorskip("triton")
 FOLDER = Path(__file__).parent
@@ -28,3 +35,12 @@ def test_log_probs_and_gradients_are_those_of_torch():
 
 def test_the_kernels_compile_for_gpus():
     assert run("head_kernel_compile.py").split() == ["cubin"] * 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_model_with_the_kernel_needs_a_gpu():
+    model = lora_model("llama").get_base_model()
+    choose_head_kernel(PolicyConfig(), model)
+    with pytest.raises(InputError, match="triton needs a GPU, and there is none"):
+        choose_head_kernel(PolicyConfig(head_kernel="triton"), model)
+    assert not hasattr(model.get_output_embeddings(), "uses_kernel")
