@@ -88,11 +88,18 @@ class PackedResponses:
     is_paired: bool = False
 
     def to(self, device: torch.device | str) -> PackedResponses:
-        """The same rows on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
-        }
+        """The same rows on another device.
+
+        A GPU takes them from pinned memory: a copy from other memory waits for all work before it,
+        and so would end the overlap of packing with the previous micro-batch's backward pass.
+        """
+        is_to_gpu = torch.device(device).type == "cuda" and self.tokens.device.type == "cpu"
+        moved: dict[str, Any] = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                value = value.pin_memory() if is_to_gpu else value
+                moved[name] = value.to(device, non_blocking=is_to_gpu)
         return replace(self, **moved)
 
     def without_markers(self) -> PackedResponses:
