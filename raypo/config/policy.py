@@ -101,6 +101,11 @@ class PolicySettings(BaseConfig):
         description="what computes the softmax of the LM head: torch's operations, or a Triton "
         "kernel that reads the logits fewer times, on a GPU",
     )
+    compile_layers: bool = Field(
+        False,
+        description="compile the decoder's layers in training, for any length; the first step takes "
+        "minutes more. On a GPU",
+    )
     quantisation: Literal["4bit"] | None = Field(
         None, description="of the base weights while training; needs a GPU and bitsandbytes"
     )

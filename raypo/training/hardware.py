@@ -13,42 +13,30 @@ def check_hardware(policy: PolicySettings, cluster: ClusterConfig) -> None:
     Raises:
         InputError: one of them does not fit the cluster; the message names it.
     """
-    _check_quantisation(policy, cluster)
-    _check_head_kernel(policy, cluster)
-    if policy.offload_activations:
+    for setting, without_gpu, with_parts in _needs(policy):
         if cluster.gpus_per_worker == 0:
-            raise InputError(
-                "policy.offload_activations: without a GPU activations are in the host's memory "
-                "anyway; set cluster.gpus_per_worker, or leave it out"
-            )
-        if policy.gradient_checkpointing is False:
-            raise InputError(
-                "policy.offload_activations is of recomputed layers; set "
-                "policy.gradient_checkpointing to true or auto"
-            )
-
-
-def _check_quantisation(policy: PolicySettings, cluster: ClusterConfig) -> None:
-    if policy.quantisation is None:
-        return
-    if cluster.gpus_per_worker == 0:
+            raise InputError(f"policy.{setting}: {without_gpu}; set cluster.gpus_per_worker")
+        if with_parts is not None and cluster.partitions_weights:
+            raise InputError(f"policy.{setting}: {with_parts}; use cluster.zero_stage 0 or 2")
+    if policy.offload_activations and policy.gradient_checkpointing is False:
         raise InputError(
-            "policy.quantisation: 4-bit weights need a GPU; set cluster.gpus_per_worker"
-        )
-    if cluster.partitions_weights:
-        raise InputError(
-            "policy.quantisation: 4-bit weights cannot be partitioned over workers; use "
-            "cluster.zero_stage 0 or 2, where a 4-bit model fits one GPU"
+            "policy.offload_activations is of recomputed layers; set "
+            "policy.gradient_checkpointing to true or auto"
         )
 
 
-def _check_head_kernel(policy: PolicySettings, cluster: ClusterConfig) -> None:
-    if policy.head_kernel == "torch":
-        return
-    if cluster.gpus_per_worker == 0:
-        raise InputError("policy.head_kernel: triton needs a GPU; set cluster.gpus_per_worker")
-    if cluster.partitions_weights:
-        raise InputError(
-            "policy.head_kernel: triton reads the LM head's weights, which cluster.zero_stage=3 "
-            "partitions; use torch"
-        )
+def _needs(policy: PolicySettings) -> list[tuple[str, str, str | None]]:
+    """Settings that are on: name, why it needs a GPU, and why no ZeRO-3; None where it does not."""
+    needs: list[tuple[str, str, str | None]] = []
+    if policy.quantisation is not None:
+        parts = "4-bit weights cannot be partitioned over workers, and fit one GPU"
+        needs.append(("quantisation", "4-bit weights need a GPU", parts))
+    if policy.head_kernel == "triton":
+        parts = "triton reads the LM head's weights, which cluster.zero_stage=3 partitions"
+        needs.append(("head_kernel", "triton needs a GPU", parts))
+    if policy.compile_layers:
+        parts = "weights that are gathered around modules cannot be compiled with them"
+        needs.append(("compile_layers", "compiling pays on GPUs alone", parts))
+    if policy.offload_activations:
+        needs.append(("offload_activations", "activations are in the host's memory anyway", None))
+    return needs

@@ -26,6 +26,7 @@ from raypo.io.progress import Progress
 from raypo.objectives.yes_no import YesNoObjective
 from raypo.policy.adapters import adapter_hash, check_adapter, load_policy, make_projector
 from raypo.policy.attention import row_multiple
+from raypo.policy.compiled_layers import compile_layers
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.fused_norm import use_fused_norms
 from raypo.policy.logps import PackedPolicy
@@ -226,6 +227,8 @@ def _engine(config: TrainingConfig, model_folder: Path, hints: TrainingHints | N
     if not config.cluster.partitions_weights and not torch.cuda.is_available():
         use_fused_lora(model)
         use_fused_norms(model)
+    if config.policy.compile_layers:
+        compile_layers(model)
     num_features = hints.hints.num_features if hints is not None else 0
     with gathered(config.cluster, [model.get_input_embeddings().weight]):
         projector = make_projector(config.policy, model, num_features, config.seed)

@@ -106,7 +106,13 @@ GPUS = {"workers": 2, "gpus_per_worker": 1, "zero_stage": 2}
         ({"quantisation": "4bit"}, GPUS | {"zero_stage": 3}, r"4-bit weights cannot be part"),
         ({"head_kernel": "triton"}, {}, r"policy\.head_kernel: triton needs a GPU"),
         ({"head_kernel": "triton"}, GPUS | {"zero_stage": 3}, r"zero_stage=3 partitions"),
-        ({"offload_activations": True}, {}, r"policy\.offload_activations: without a GPU"),
+        ({"compile_layers": True}, {}, r"policy\.compile_layers: compiling pays on GPUs"),
+        (
+            {"compile_layers": True},
+            GPUS | {"zero_stage": 3},
+            r"compile_layers: weights that are gathered",
+        ),
+        ({"offload_activations": True}, {}, r"policy\.offload_activations: activations are in"),
         (
             {"offload_activations": True, "gradient_checkpointing": False},
             GPUS,

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from raypo.bench.gpu.users import DrawnUsers, draw_users
 from raypo.bench.model_configs import MODEL_CONFIGS, random_model
@@ -19,6 +18,7 @@ from raypo.bench.policy import naive_logps, repeated_rows
 from raypo.policy.activation_checkpointing import Recompute, offloading_checkpoint
 from raypo.policy.adapters import add_adapter
 from raypo.policy.attention import row_multiple
+from raypo.policy.compiled_layers import compile_layers, decoder_layers
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.logps import PackedPolicy, causal_lm_of
 from raypo.policy.packing import PackedResponses, pack_responses
@@ -77,7 +77,7 @@ class RandomPolicy:
     def _forward(self, variant: str, users: int, negatives: int) -> Callable[[], Tensor]:
         if not variant.startswith("naive"):
             packed = self.pack(users, negatives)
-            recomputed = len(_layers(self.model)) if variant == "packed_offloaded" else None
+            recomputed = len(decoder_layers(self.model)) if variant == "packed_offloaded" else None
             return lambda: self.policy(packed, recomputed_layers=recomputed)
         rows = repeated_rows(self.users.first(users, negatives), PADDING, self.device)
         return lambda: naive_logps(self.model, *rows)
@@ -91,9 +91,9 @@ class RandomPolicy:
             if variant == "packed_offloaded":
                 stack.enter_context(_offloaded_inputs(self.model))
             if variant == "packed_compiled":
-                stack.enter_context(compiled_layers(self.model))
+                stack.enter_context(compileddecoder_layers(self.model))
             if variant == "naive_recomputed":
-                stack.enter_context(_recomputed_layers(self.model))
+                stack.enter_context(_recomputeddecoder_layers(self.model))
             yield
 
 
@@ -135,11 +135,11 @@ def make_policy(
 @contextlib.contextmanager
 def compiled_layers(model: nn.Module) -> Iterator[None]:
     """Decoder layers compiled for any length, on their first call."""
-    layers = _layers(model)
+    layers = decoder_layers(model)
+    if not hasattr(layers[0], "_compiled_before"):
+        compile_layers(model)
     for layer in layers:
-        if not hasattr(layer, "_compiled_before"):
-            layer.compile(dynamic=True)
-            layer._compiled_before = layer._compiled_call_impl
+        layer._compiled_before = getattr(layer, "_compiled_before", layer._compiled_call_impl)
         layer._compiled_call_impl = layer._compiled_before
     try:
         yield
@@ -161,7 +161,7 @@ def triton_head(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _offloaded_inputs(model: nn.Module) -> Iterator[None]:
-    layers = _layers(model)
+    layers = decoder_layers(model)
     before = [layer._gradient_checkpointing_func for layer in layers]
     for layer in layers:
         layer._gradient_checkpointing_func = offloading_checkpoint
@@ -174,7 +174,7 @@ def _offloaded_inputs(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recomputed_layers(model: nn.Module) -> Iterator[None]:
-    layers = _layers(model)
+    layers = decoder_layers(model)
     for layer in layers:
         layer.gradient_checkpointing = True
     try:
@@ -182,10 +182,6 @@ def _recomputed_layers(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.gradient_checkpointing = False
-
-
-def _layers(model: nn.Module) -> list[Any]:
-    return [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
 
 
 def free(device: torch.device) -> None:
