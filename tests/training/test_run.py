@@ -110,7 +110,7 @@ GPUS = {"workers": 2, "gpus_per_worker": 1, "zero_stage": 2}
         (
             {"compile_layers": True},
             GPUS | {"zero_stage": 3},
-            r"compile_layers: weights that are gathered",
+            r"compile_layers: weights that are",
         ),
         ({"offload_activations": True}, {}, r"policy\.offload_activations: activations are in"),
         (

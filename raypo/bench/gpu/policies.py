@@ -91,9 +91,9 @@ class RandomPolicy:
             if variant == "packed_offloaded":
                 stack.enter_context(_offloaded_inputs(self.model))
             if variant == "packed_compiled":
-                stack.enter_context(compileddecoder_layers(self.model))
+                stack.enter_context(compiled_layers(self.model))
             if variant == "naive_recomputed":
-                stack.enter_context(_recomputeddecoder_layers(self.model))
+                stack.enter_context(_recomputed_layers(self.model))
             yield
 
 
