@@ -103,8 +103,8 @@ class PolicySettings(BaseConfig):
     )
     compile_layers: bool = Field(
         False,
-        description="compile the decoder's layers in training, on a GPU, for any length; the first step "
-        "takes minutes more",
+        description="compile the decoder's layers in training, on a GPU, for any length; the first "
+        "step takes minutes more",
     )
     quantisation: Literal["4bit"] | None = Field(
         None, description="of the base weights while training; needs a GPU and bitsandbytes"
