@@ -18,7 +18,11 @@ StudyFile = Annotated[Path, typer.Argument(help="YAML file of the study, as in s
 
 
 @study_app.command("run")
-def run(file: StudyFile, overrides: Overrides = None) -> None:
+def run(
+    file: StudyFile,
+    overrides: Overrides = None,
+    cell: Annotated[list[str] | None, typer.Option(help="run this cell; may be repeated")] = None,
+) -> None:
     """Run what has not run yet of a study's cells and seeds; write its tables after each."""
     study = load_study(file, overrides or [])
     from raypo.evaluation.study.page import write_study
@@ -31,7 +35,7 @@ def run(file: StudyFile, overrides: Overrides = None) -> None:
         line = f"cell {start.number + 1} of {start.total}: {start.name}, seed {start.seed}{left}"
         console.print(line, style="bold", highlight=False, soft_wrap=True)
 
-    run_study(study, StagePrinter(), begin)
+    run_study(study, StagePrinter(), begin, cell or ())
     for written in write_study(study):
         print(uri(written))
 

@@ -7,7 +7,7 @@ that have a stage in common run it once, and what an interrupted study finished 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import get_args
 
 from raypo.config import PipelineConfig
 from raypo.config.study import Heuristic, Model, StudyConfig
+from raypo.errors import InputError
 from raypo.evaluation.study.record import StudyRecord
 from raypo.io.progress import Progress
 from raypo.orchestration.pipeline_stages import PipelineStages, check_stages
@@ -44,6 +45,7 @@ def run_study(
     study: StudyConfig,
     observer: Observer | None = None,
     on_cell: Callable[[CellStart], None] = lambda start: None,
+    only: Collection[str] = (),
 ) -> StudyRecord:
     """Run all cells of all seeds that are not finished: the first seed of every cell first.
 
@@ -51,14 +53,21 @@ def run_study(
         study: its configuration.
         observer: receives the stages.
         on_cell: receives the cells.
+        only: cells to run; all of them where it is empty.
 
     Raises:
-        InputError: a setting of a cell is wrong; nothing has run then.
+        InputError: a setting of a cell is wrong, or there is no such cell; nothing has run then.
     """
+    unknown = set(only) - study.cells.keys()
+    if unknown:
+        raise InputError(
+            f"no cell {', '.join(sorted(unknown))}; cells are {', '.join(study.cells)}"
+        )
     pipelines = {
         (name, seed): study.cell_pipeline(name, seed)
         for seed in study.seeds
         for name in study.cells
+        if not only or name in only
     }
     for config in pipelines.values():
         check_stages(config)

@@ -85,6 +85,17 @@ def test_what_is_left_is_told_by_the_cells_that_ran(ran, tmp_path):
     assert left[0] is None and all(one is not None and one >= 0 for one in left[1:])
 
 
+def test_some_cells_run_by_themselves_and_their_names_are_checked(ran, tmp_path):
+    begun = []
+    study = study_in(tmp_path / "study", seeds=[0, 1])
+    run_study(study, on_cell=lambda start: begun.append((start.name, start.total)), only=["sft"])
+    assert begun == [("sft", 2), ("sft", 2)]
+    count = len(ran)
+    with pytest.raises(InputError, match="no cell stf; cells are recommender, base"):
+        run_study(study, only=["stf"])
+    assert len(ran) == count
+
+
 def test_a_wrong_cell_ends_the_study_before_anything_runs(ran, tmp_path):
     cells = {"napo": {}, "bad": {"settings": {"align.objective": {"name": "nap"}}}}
     with pytest.raises(InputError, match="nap"):
