@@ -75,8 +75,12 @@ class StudyConfig(BaseConfig):
         return self.runs or self.output
 
     def cell_hash(self, name: str, seed: int) -> str:
-        """Identifies a cell's settings: an evaluation of other settings is not this cell's."""
-        settings = self.cell_pipeline(name, seed).model_dump_json(exclude={"output"})
+        """Identifies a cell's settings: an evaluation of other settings is not this cell's.
+
+        Of what is given alone, as the stages' folders: a new setting's default changes no cell.
+        """
+        pipeline = self.cell_pipeline(name, seed)
+        settings = pipeline.model_dump_json(exclude={"output"}, exclude_unset=True)
         return hashlib.sha256(f"{self.cells[name].model} {settings}".encode()).hexdigest()[:16]
 
     def cell_pipeline(self, name: str, seed: int) -> PipelineConfig:
