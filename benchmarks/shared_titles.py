@@ -1,9 +1,9 @@
 """What a hundred negatives cost where titles begin alike, as a shop's variants of a product do.
 
-`python benchmarks/shared_titles.py [--products 6,28,140] [--negatives 15,100] [--repeats 3]`
+`python benchmarks/shared_titles.py [--products 28,6,1] [--negatives 15,100] [--repeats 3]`
 
-MovieLens-100K's interactions, its titles replaced by made-up names of products and their variants:
-the fewer products, the more variants of each, and the more tokens two titles share.
+MovieLens-100K's interactions, its titles replaced by synthetic names of products' variants: the
+fewer products, the more variants of each, and the more tokens two titles share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console
 from raypo.assets import movielens_100k
 from raypo.bench.inputs import InputSettings, load_inputs
 from raypo.bench.measure import measure_in_turn
-from raypo.bench.policy import first_negatives
+from raypo.bench.policy import first_negatives, training_step
 from raypo.config.data import PrepareConfig
 from raypo.data.prepare import prepare
 from raypo.io import markdown
@@ -105,14 +105,12 @@ def rows_of(data: Path | None, name: str, negatives: list[int], repeats: int) ->
                     users.prompts, users.responses, loaded.pad_token_id
                 )
 
-    def step(packed: packing.PackedResponses) -> None:
-        for parameter in parameters:
-            parameter.grad = None
-        (-policy(packed).mean()).backward()
-
     same_result(policy, packs[min(negatives), "list"], packs[min(negatives), "tree"])
     cases = sorted(packs)
-    calls = {f"{n} {kind}": partial(step, packs[n, kind]) for n, kind in cases}
+    calls = {
+        f"{n} {kind}": training_step(parameters, partial(policy, packs[n, kind]))
+        for n, kind in cases
+    }
     measured = measure_in_turn(calls, torch.device("cpu"), repeats)
     first = measured[f"{min(negatives)} list"].best
     return [
@@ -155,7 +153,7 @@ def main() -> None:
     for products in (0, *map(int, given.products.split(","))):
         with tempfile.TemporaryDirectory() as folder:
             data = prepared(products, Path(folder)) if products else None
-            name = f"{products} products" if products else "MovieLens' own"
+            name = f"{products} product{'s'[: products > 1]}" if products else "MovieLens' own"
             table = markdown.table(names, rows_of(data, name, negatives, given.repeats))
             console.print(table, markup=False, highlight=False)
 

@@ -19,7 +19,9 @@ that a perfect implementation could overlap.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -188,7 +190,9 @@ def bench_policy(
     cases = dict.fromkeys([*baselines, *pairs])
     parameters = [p for p in model.parameters() if p.requires_grad]
     steps = {
-        f"{variant}, {n}": _step(parameters, bench.forward(variant, n), variant in _PLAIN)
+        f"{variant}, {n}": training_step(
+            parameters, bench.forward(variant, n), partial(plain_layers, variant in _PLAIN)
+        )
         for variant, n in cases
     }
     num_done = 0
@@ -252,13 +256,23 @@ def _pack(users: EncodedUsers, pad_token_id: int, device: torch.device) -> Packe
     return packed.to(device)
 
 
-def _step(
-    parameters: list[nn.Parameter], forward: Callable[[], Tensor], is_plain: bool
+def training_step(
+    parameters: Sequence[nn.Parameter],
+    forward: Callable[[], Tensor],
+    layers: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Callable[[], None]:
+    """Forward and backward, as a call to measure.
+
+    Args:
+        parameters: what is trained; their gradients are dropped before each call.
+        forward: log-probs of any shape.
+        layers: in which way the layers are computed, backward too, which may compute them again.
+    """
+
     def step() -> None:
         for parameter in parameters:
             parameter.grad = None
-        with plain_layers(is_plain):  # backward too, which may compute layers again
+        with layers():
             torch.autograd.backward(-forward().mean())
 
     return step

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from raypo.policy.packed import decoder_of
+from raypo.policy.packed import decoder_layers, decoder_of
 from raypo.policy.packing import PackedResponses
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ class ActivationCheckpointing:
             recompute = False
         if recompute:
             causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
-        modules = decoder_of(causal_lm).modules() if recompute else ()
-        self._layers = [one for one in modules if isinstance(one, GradientCheckpointingLayer)]
+        self._layers = decoder_layers(decoder_of(causal_lm)) if recompute else []
         if offload:
             for layer in self._layers:
                 layer._gradient_checkpointing_func = offloading_checkpoint

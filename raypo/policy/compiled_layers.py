@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-
-def decoder_layers(model: nn.Module) -> list[Any]:
-    """The layers of a decoder, plain or PEFT-wrapped."""
-    return [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
+from raypo.policy.packed import decoder_layers
 
 
 def compile_layers(model: nn.Module, **options: Any) -> None:

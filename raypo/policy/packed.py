@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raypo.policy.attention import fastest_kernel
 from raypo.policy.attention_masks import Kernel, Layout
@@ -71,6 +71,13 @@ def decoder_of(causal_lm: PreTrainedModel) -> Any:
     # Some classes name another module `decoder`, or have no module of their prefix's name.
     is_decoder = found is not causal_lm and hasattr(found, "config")
     return found if is_decoder else getattr(causal_lm, "model", causal_lm.base_model)
+
+
+def decoder_layers(model: nn.Module) -> list[Any]:
+    """The layers of a decoder, plain or PEFT-wrapped; empty where it cannot recompute any."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [one for one in model.modules() if isinstance(one, GradientCheckpointingLayer)]
 
 
 def response_sums(

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from raypo.bench.gpu.users import DrawnUsers, draw_users
 from raypo.bench.model_configs import MODEL_CONFIGS, random_model
 from raypo.bench.plain_layers import plain_layers
-from raypo.bench.policy import naive_logps, repeated_rows
+from raypo.bench.policy import naive_logps, repeated_rows, training_step
 from raypo.policy.activation_checkpointing import Recompute, offloading_checkpoint
 from raypo.policy.adapters import add_adapter
 from raypo.policy.attention import row_multiple
-from raypo.policy.compiled_layers import compile_layers, decoder_layers
+from raypo.policy.compiled_layers import compile_layers
 from raypo.policy.fused_lora import use_fused_lora
 from raypo.policy.logps import PackedPolicy, causal_lm_of
+from raypo.policy.packed import decoder_layers
 from raypo.policy.packing import PackedResponses, pack_responses
 
 PADDING = 0
@@ -65,14 +66,7 @@ class RandomPolicy:
         """Forward and backward of one of `VARIANTS`, its inputs already made."""
         forward = self._forward(variant, users, negatives)
         trained = [one for one in self.model.parameters() if one.requires_grad]
-
-        def step() -> None:
-            for parameter in trained:
-                parameter.grad = None
-            with self._layers_of(variant):
-                torch.autograd.backward(-forward().mean())
-
-        return step
+        return training_step(trained, forward, lambda: self._layers_of(variant))
 
     def _forward(self, variant: str, users: int, negatives: int) -> Callable[[], Tensor]:
         if not variant.startswith("naive"):

@@ -12,7 +12,7 @@ import torch
 
 from raypo.bench.gpu import kernels, parity, scoring, steps
 from raypo.bench.gpu.flops import measured_flops, peak_flops
-from raypo.bench.gpu.policies import RandomPolicy, free, make_policy
+from raypo.bench.gpu.policies import VARIANTS, RandomPolicy, free, make_policy
 from raypo.bench.gpu.record import Record, Rows, machine
 from raypo.bench.gpu.report import write_report
 from raypo.io.progress import Progress, no_progress
@@ -41,10 +41,7 @@ class GpuSettings:
     models: tuple[str, ...] = _GPU_MODELS
     scored: str = "random-qwen3-0.6b"
     negatives: tuple[int, ...] = (0, 15, 3, 7, 19)
-    variants: tuple[str, ...] = (
-        *("packed", "packed_fused", "packed_triton", "packed_offloaded"),
-        *("naive", "naive_recomputed"),
-    )
+    variants: tuple[str, ...] = tuple(name for name in VARIANTS if name != "packed_compiled")
     is_compiled: bool = True
     users: int = 8
     most_users: int = 256
@@ -59,7 +56,7 @@ class GpuSettings:
             models=("random-tiny",),
             scored="random-tiny",
             negatives=(0, 15, 3),
-            variants=("packed", "packed_fused", "packed_offloaded", "naive", "naive_recomputed"),
+            variants=tuple(name for name in cls.variants if name != "packed_triton"),
             is_compiled=False,
             users=2,
             most_users=4,
