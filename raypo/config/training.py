@@ -107,7 +107,9 @@ class TrainingSettings(BaseConfig):
     validation: ValidationConfig = ValidationConfig()
     micro_batch_size: PositiveInt = Field(4, description="users per worker and forward pass")
     token_budget: PositiveInt | None = Field(
-        None, description="maximum tokens of a packed row; None packs a micro-batch into one row"
+        16_384,
+        description="most tokens of a packed row, of which a longer micro-batch has several of "
+        "about the same length; null packs a micro-batch into one row",
     )
     gradient_accumulation_steps: PositiveInt = Field(
         1, description="micro-batches per optimiser step"

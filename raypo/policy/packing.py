@@ -13,7 +13,7 @@ predicted tokens in total.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -94,13 +94,20 @@ class PackedResponses:
         and so would end the overlap of packing with the previous micro-batch's backward pass.
         """
         is_to_gpu = torch.device(device).type == "cuda" and self.tokens.device.type == "cpu"
-        moved: dict[str, Any] = {}
-        for name in (f.name for f in fields(self)):
-            value = getattr(self, name)
-            if isinstance(value, Tensor):
-                value = value.pin_memory() if is_to_gpu else value
-                moved[name] = value.to(device, non_blocking=is_to_gpu)
-        return replace(self, **moved)
+        source = self.pinned() if is_to_gpu else self
+        return source._mapped(lambda value: value.to(device, non_blocking=is_to_gpu))
+
+    def pinned(self) -> PackedResponses:
+        """The same rows in pinned memory; those that are in it already are not copied."""
+        return self._mapped(lambda value: value.pin_memory())
+
+    def _mapped(self, function: Callable[[Tensor], Tensor]) -> PackedResponses:
+        """The same rows with a function of each tensor in its place."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        mapped: dict[str, Any] = {
+            name: function(value) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **mapped)
 
     def without_markers(self) -> PackedResponses:
         """The same rows with the plain embeddings of the markers' tokens."""
@@ -147,8 +154,8 @@ def pack_responses(
         responses: B lists of M lists of token ids, none empty. Each ends with the end-of-sequence
             token if that is to be scored too.
         pad_token_id: fills rows up to the longest; never attended to.
-        token_budget: tokens per row. Users are placed by first fit in the given order, and a longer
-            user gets a row of its own. None puts all users into one row.
+        token_budget: tokens per row, in as many rows as first fit needs and of about the same
+            length; a longer user gets a row of its own. None puts all users into one row.
         multiple_of: rows are padded to a multiple of it, for kernels that work in blocks.
         markers: of each prompt, the tokens whose embeddings a projector gives.
         is_paired: results are differences of consecutive responses.
@@ -158,7 +165,7 @@ def pack_responses(
     """
     _check(prompts, responses)
     users = [_user(prompt, answers) for prompt, answers in zip(prompts, responses, strict=True)]
-    rows = first_fit([len(user.tokens) for user in users], token_budget)
+    rows = even_rows([len(user.tokens) for user in users], token_budget)
     longest = max(sum(len(users[index].tokens) for index in row) for row in rows)
     width = -(-longest // multiple_of) * multiple_of
     per_user = len(responses[0])
@@ -278,6 +285,30 @@ def first_fit(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
         else:
             rows[fitting].append(index)
             free[fitting] -= length
+    return rows
+
+
+def even_rows(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
+    """Users of each row, as `first_fit` places them into the shortest rows that are no more.
+
+    Rows are padded to the longest: filled to the budget one after the other, the last one would
+    hold little.
+
+    Args:
+        lengths: columns that each user needs.
+        budget: columns of a row; a longer user has a row alone. None is one row for all.
+    """
+    rows = first_fit(lengths, budget)
+    if budget is None or len(rows) == 1:
+        return rows
+    too_short, enough = -(-sum(lengths) // len(rows)) - 1, budget
+    while enough - too_short > 1:
+        middle = (too_short + enough) // 2
+        tried = first_fit(lengths, middle)
+        if len(tried) <= len(rows):
+            enough, rows = middle, tried
+        else:
+            too_short = middle
     return rows
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from raypo.objectives import PreferenceBatch
 from raypo.recommenders.base import catalogue_ranks
 from raypo.training.batches import Batch
+from raypo.training.loader import GlobalBatch
 from raypo.training.step_timer import StepTimer
 
 if TYPE_CHECKING:
@@ -49,25 +50,17 @@ class RankShare:
 
 
 def make_share(
-    job: Job,
-    epoch: int,
-    rows: Sequence[Sequence[int]],
-    timer: StepTimer,
-    reads_vectors: bool = True,
+    job: Job, global_batch: GlobalBatch, timer: StepTimer, reads_vectors: bool = True
 ) -> RankShare:
-    """Draw the users of each micro-batch, and look up what the objective needs of them.
+    """Look up what the objective needs of this rank's users.
 
     Args:
         job: what is trained with.
-        epoch: pass over the data, from 0.
-        rows: training rows of each micro-batch; the last ones may be empty.
+        global_batch: this rank's users.
         timer: of the step.
         reads_vectors: whether markers have their projector's embeddings.
     """
-    counts = [len(part) for part in rows]
-    repeated = [row for part in rows for row in part][-1:]
-    with timer.phase("data"):
-        batches = [job.make_batch(epoch, list(part) or repeated) for part in rows]
+    batches, counts = global_batch.micro_batches, global_batch.counts
     if not reads_vectors:
         batches = [replace(batch, packed=batch.packed.without_markers()) for batch in batches]
     own = [batch for batch, count in zip(batches, counts, strict=True) if count]

@@ -11,7 +11,7 @@ Shapes: b users of this rank's micro-batch, m = 1 + n responses each, the target
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from raypo.objectives import ObjectiveOutput
 from raypo.training.bad_batch import require_finite_loss
+from raypo.training.loader import GlobalBatch
 from raypo.training.preference_inputs import RankShare, make_share, preference_batch
 from raypo.training.step_timer import StepTimer
 
@@ -54,23 +55,25 @@ class StepTotals:
             self.metrics[key] = self.metrics.get(key, 0.0) + value * weight
 
 
-def accumulate_gradients(job: Job, step: int, timer: StepTimer) -> StepTotals:
+def accumulate_gradients(
+    job: Job, step: int, global_batches: Sequence[GlobalBatch], timer: StepTimer
+) -> StepTotals:
     """Forward and backward of all micro-batches of an optimiser step. Every rank calls it.
 
     Args:
         job: what is trained with.
         step: optimiser step, from 0.
+        global_batches: this rank's users of the step.
         timer: of the step.
 
     Raises:
         StoppedRun: the loss is not finite.
     """
-    epoch, global_batches = job.sampler.rank_batches(step, job.rank)
     weight = 1 / len(global_batches)
     totals = StepTotals()
     with job.objective.one_step():
-        for index, rows in enumerate(global_batches):
-            share = make_share(job, epoch, rows, timer, job.reads_vectors(step))
+        for index, global_batch in enumerate(global_batches):
+            share = make_share(job, global_batch, timer, job.reads_vectors(step))
             is_last = index == len(global_batches) - 1
             out = _Passes(job, share, timer, (step, index), weight, is_last).run()
             totals.add(share, out.metrics, weight)

@@ -21,6 +21,7 @@ from raypo.training.bad_batch import NonFiniteLoss, stopped_by_gradient, stopped
 from raypo.training.batches import BatchMaker
 from raypo.training.checkpoint import TrainingState, write_checkpoint
 from raypo.training.engine import Engine
+from raypo.training.loader import BatchLoader
 from raypo.training.reference import Reference
 from raypo.training.reporter import Reporter
 from raypo.training.sampler import BatchSampler
@@ -125,20 +126,22 @@ def fit(job: Job, reporter: Reporter, progress: Progress) -> TrainingState:
     job.objective.load_state_dict(job.state.objective)
     job.objective.train()
     total = job.sampler.total_steps
-    for step in range(job.state.step, total):
-        if job.self_play is not None:
-            job.self_play.before_step(step, job.engine, job.rank, progress)
-        metrics = _train_step(job, step, reporter)
-        job.state.step = step + 1
-        if job.state.step % job.eval_steps == 0 or job.state.step == total:
-            _validate_and_save(job, metrics, reporter)
-        else:
-            reporter.metrics(metrics)
-        progress(job.state.step, total, _note(job, metrics))
+    with BatchLoader(job) as loader:
+        for step in range(job.state.step, total):
+            if job.self_play is not None:
+                job.self_play.before_step(step, job.engine, job.rank, progress)
+            metrics = _train_step(job, step, loader, reporter)
+            job.state.step = step + 1
+            if job.state.step % job.eval_steps == 0 or job.state.step == total:
+                loader.wait()
+                _validate_and_save(job, metrics, reporter)
+            else:
+                reporter.metrics(metrics)
+            progress(job.state.step, total, _note(job, metrics))
     return job.state
 
 
-def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
+def _train_step(job: Job, step: int, loader: BatchLoader, reporter: Reporter) -> dict[str, Any]:
     """Take one optimiser step; returns its metrics."""
     sampler = job.sampler
     rate = learning_rate(
@@ -146,8 +149,10 @@ def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
     )
     timer = StepTimer(job.engine.device)
     collective_start = job.objective.collective_seconds
+    with timer.phase("data"):
+        batches = loader(step)
     try:
-        totals = accumulate_gradients(job, step, timer)
+        totals = accumulate_gradients(job, step, batches.global_batches, timer)
     except NonFiniteLoss as error:
         raise stopped_by_loss(job, error, reporter) from error
     with timer.phase("optimiser"):
@@ -165,7 +170,7 @@ def _train_step(job: Job, step: int, reporter: Reporter) -> dict[str, Any]:
         "learning_rate": rate,
         "workers": sampler.world_size,
         "padding_share": 1 - num_tokens / num_columns,
-        "prompts_cut": job.make_batch.encoder.cut_prompts,
+        "prompts_cut": batches.prompts_cut,
         **_negative_metrics(job),
         **timer.metrics(num_tokens, collective_seconds),
     }

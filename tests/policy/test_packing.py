@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypo.policy import pack_responses
+from raypo.policy.packing import even_rows, first_fit
 
 TOKENS = st.lists(st.integers(1, 50), min_size=1, max_size=12)
 
@@ -41,6 +42,21 @@ def test_every_user_is_in_one_row_with_every_token_once(batch, budget, multiple)
         filled = (packed.users >= 0).sum(dim=1).tolist()
         alone = [len(set(row.tolist()) - {-1}) == 1 for row in packed.users]
         assert all(count <= budget or one for count, one in zip(filled, alone, strict=True))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 100))
+def test_even_rows_are_no_more_and_no_longer_than_rows_filled_one_after_the_other(lengths, budget):
+    filled, even = first_fit(lengths, budget), even_rows(lengths, budget)
+    longest = [max(sum(lengths[user] for user in row) for row in rows) for rows in (filled, even)]
+    assert sorted(user for row in even for user in row) == list(range(len(lengths)))
+    assert len(even) <= len(filled)
+    assert longest[1] <= longest[0]
+
+
+def test_a_batch_just_over_the_budget_has_two_rows_of_half_its_length():
+    assert [len(row) for row in first_fit([10] * 12, 100)] == [10, 2]
+    assert [len(row) for row in even_rows([10] * 12, 100)] == [6, 6]
 
 
 def assert_reads_its_prefixes(packed, row, columns, prompt, prefixes):

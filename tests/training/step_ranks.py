@@ -118,6 +118,7 @@ def make_job(cut: Cut, rank: int, model: Path):
 def take_steps(cut: Cut, rank: int, model: Path) -> list[dict]:
     """Loss, metrics, statistics and averaged gradients of each step, without moving weights."""
     from raypo.training.engine import _average_gradients
+    from raypo.training.loader import make_global_batch
     from raypo.training.step import accumulate_gradients
     from raypo.training.step_timer import StepTimer
 
@@ -126,7 +127,9 @@ def take_steps(cut: Cut, rank: int, model: Path) -> list[dict]:
     named = {n: p for n, p in job.engine.policy.named_parameters() if p.requires_grad}
     results = []
     for step in range(STEPS):
-        totals = accumulate_gradients(job, step, StepTimer(job.engine.device))
+        epoch, rows = job.sampler.rank_batches(step, rank)
+        batches = [make_global_batch(job.make_batch, epoch, part) for part in rows]
+        totals = accumulate_gradients(job, step, batches, StepTimer(job.engine.device))
         _average_gradients(list(named.values()))
         gradient = torch.cat([p.grad.flatten() for p in named.values()])
         job.engine.policy.zero_grad()
