@@ -18,7 +18,6 @@ from rich.table import Table
 from raypo.errors import InputError
 from raypo.evaluation.fusion.added import compare_metric
 from raypo.evaluation.intervals import Resampling
-from raypo.evaluation.study.results import METRICS as STUDIED
 from raypo.evaluation.study.results import read_evaluation
 
 MODELS = {
@@ -43,7 +42,7 @@ def read_model(pipeline: Path, pattern: str) -> tuple[np.ndarray, np.ndarray, np
     if not found:
         raise InputError(f"{pipeline}: no evaluation {pattern}; give folders of finished pipelines")
     read = read_evaluation(max(found, key=lambda run: run.stat().st_mtime_ns))
-    return read.rows, read.users, read.metrics[[STUDIED.index(name) for name in METRICS]]
+    return read.rows, read.users, np.stack([read.metrics[name] for name in METRICS])
 
 
 def main() -> None:

@@ -56,6 +56,11 @@ class StudyConfig(BaseConfig):
     pipeline: dict[str, Any] = Field(
         description="settings of `raypo pipeline` that all cells have, without output and seed"
     )
+    settings: dict[str, Any] = Field(
+        default={},
+        description="dotted key of the pipeline -> value, for all cells: what a study changes of "
+        "its base's pipeline",
+    )
     cells: dict[str, StudyCell] = Field(min_length=1)
     claims: tuple[Claim, ...] = ()
     num_bootstrap: PositiveInt = Field(2000, description="resamples of the intervals")
@@ -74,6 +79,28 @@ class StudyConfig(BaseConfig):
         """Where the run folders of all cells are."""
         return self.runs or self.output
 
+    @property
+    def ranks_catalogue(self) -> bool:
+        """Whether cells rank the whole catalogue, by the pipeline's `catalogue`, or candidates."""
+        return self.cell_pipeline(next(iter(self.cells)), self.seeds[0]).catalogue is not None
+
+    def require_one_scope(self) -> None:
+        """Require that all cells rank the catalogue, or that none does.
+
+        Raises:
+            InputError: some do and others do not; the message names two.
+        """
+        of_catalogue = self.ranks_catalogue
+        for name in self.cells:
+            ranks = self.cell_pipeline(name, self.seeds[0]).catalogue is not None
+            if ranks != of_catalogue:
+                first = next(iter(self.cells))
+                one, other = (name, first) if ranks else (first, name)
+                raise InputError(
+                    f"cells: {one!r} ranks the catalogue and {other!r} candidates, which cannot "
+                    "be compared; give pipeline.catalogue for all cells or for none"
+                )
+
     def cell_hash(self, name: str, seed: int) -> str:
         """Identifies a cell's settings: an evaluation of other settings is not this cell's.
 
@@ -90,9 +117,12 @@ class StudyConfig(BaseConfig):
             InputError: its settings are wrong; the message names the cell.
         """
         source = f"cells.{name}"
-        for values in (self.pipeline, self.cells[name].settings):
-            _require_free(values, source)
-        values = with_settings(self.pipeline, self.cells[name].settings, source=source)
+        changes = (self.settings, self.cells[name].settings)
+        values = self.pipeline
+        _require_free(values, source)
+        for changed in changes:
+            _require_free(changed, source)
+            values = with_settings(values, changed, source=source)
         return parse_config(
             PipelineConfig, values | {"output": self.run_folders, "seed": seed}, source=source
         )

@@ -124,16 +124,28 @@ class PipelineStages:
         self, data: Path, recommender: Path, sft: Path, aligned: Path
     ) -> dict[str, Path]:
         """All models but random ones on the catalogue, by their names; empty if not asked for."""
+        if self._config.catalogue is None:
+            return {}
+        runs = self.evaluate_baselines(data, recommender, self._baselines_ranking)
+        del runs["Random"]
+        more = self._policies_ranking(recommender)
+        return runs | self.evaluate_policies(data, sft, aligned, more, (recommender,))
+
+    @property
+    def _baselines_ranking(self) -> dict[str, Any]:
+        """Settings by which recommenders and heuristics rank the catalogue, if it is asked for.
+
+        They rank everything: that is what retrieval is compared with.
+        """
+        return {} if self._config.catalogue is None else {"catalogue": "all"}
+
+    def _policies_ranking(self, recommender: Path) -> dict[str, Any]:
+        """Settings by which policies rank the catalogue, if it is asked for."""
         scope = self._config.catalogue
         if scope is None:
             return {}
-        # Recommenders and heuristics rank everything: that is what retrieval is compared with.
-        runs = self.evaluate_baselines(data, recommender, {"catalogue": "all"})
-        del runs["Random"]
-        more: dict[str, Any] = {"catalogue": scope, "answers": ["likelihood"]}
-        if scope.startswith("retrieved"):
-            more["retrievers"] = [recommender]
-        return runs | self.evaluate_policies(data, sft, aligned, more, (recommender,))
+        retrievers = {"retrievers": [recommender]} if scope.startswith("retrieved") else {}
+        return {"catalogue": scope, "answers": ["likelihood"], **retrievers}
 
     def evaluate_baselines(
         self, data: Path, recommender: Path, more: Mapping[str, Any] = MappingProxyType({})
@@ -157,7 +169,7 @@ class PipelineStages:
             baselines[_recommender_name(folder)] = {"recommender": folder}
         runs = {}
         for name, what in baselines.items():
-            stage = f"{'catalogue' if more else 'evaluate'}-{name.lower().replace(' ', '-')}"
+            stage = self._evaluation_of(name, more)
             runs[name] = self._evaluate_baseline(stage, data, what | dict(more))
         return runs
 
@@ -207,9 +219,6 @@ class PipelineStages:
             more: settings of rankings of the catalogue.
             inputs: run folders that these read.
         """
-        given = _given(self._config.evaluate)
-        if more:
-            given = {name: one for name, one in given.items() if name not in _OF_CANDIDATES}
         filled_in = {
             "data": data,
             "policy.model": self._config.model,
@@ -219,7 +228,7 @@ class PipelineStages:
             Stage(
                 "catalogue" if more else "evaluate",
                 EvaluateConfig,
-                given,
+                self._of_policies(more),
                 filled_in | dict(more),
                 (data, sft, aligned, *inputs),
                 evaluate,
@@ -237,26 +246,31 @@ class PipelineStages:
     ) -> Path:
         """One policy alone, as a study compares them; its metrics are in the folder's `policy`.
 
+        It ranks the catalogue where the pipeline asks for that, and candidates otherwise.
+
         Args:
             data: prepared data set.
-            recommender: run folder of the one that gives hints.
+            recommender: run folder of the one that gives hints, and retrieves.
             adapter: None is the base model.
             training: run folder that the adapter is of.
         """
+        more = self._policies_ranking(recommender)
         filled_in = {
             "data": data,
             "policy.model": self._config.model,
             "adapters": {"policy": adapter},
+            **more,
         }
         inputs = (data,) if training is None else (data, training)
         if training is None:
             filled_in |= self._hints(recommender)  # others have them from their adapter
-            inputs = (data, recommender)
+        if training is None or more:
+            inputs = (*inputs, recommender)
         return self._runner.run(
             Stage(
-                "evaluate-policy",
+                "catalogue-policy" if more else "evaluate-policy",
                 EvaluateConfig,
-                _given(self._config.evaluate),
+                self._of_policies(more),
                 filled_in,
                 inputs,
                 evaluate,
@@ -266,12 +280,27 @@ class PipelineStages:
 
     def evaluate_recommender(self, data: Path, recommender: Path) -> Path:
         """The recommender itself, on the rows of the policies."""
-        name = _recommender_name(recommender).lower()
-        return self._evaluate_baseline(f"evaluate-{name}", data, {"recommender": recommender})
+        name = _recommender_name(recommender)
+        return self._baseline_of_study(name, data, {"recommender": recommender})
 
     def evaluate_heuristic(self, data: Path, name: str) -> Path:
         """A heuristic, on the rows of the policies."""
-        return self._evaluate_baseline(f"evaluate-{name}", data, {"heuristic": name})
+        return self._baseline_of_study(name, data, {"heuristic": name})
+
+    def _baseline_of_study(self, name: str, data: Path, what: dict[str, Any]) -> Path:
+        return self._evaluate_baseline(
+            self._evaluation_of(name, self._baselines_ranking), data, what | self._baselines_ranking
+        )
+
+    @staticmethod
+    def _evaluation_of(name: str, more: Mapping[str, Any]) -> str:
+        """Name of the stage that evaluates a model, by `more` on the catalogue."""
+        return f"{'catalogue' if more else 'evaluate'}-{name.lower().replace(' ', '-')}"
+
+    def _of_policies(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Given settings of `evaluate`, those of candidates left out where `more` ranks all."""
+        given = _given(self._config.evaluate)
+        return {name: one for name, one in given.items() if not more or name not in _OF_CANDIDATES}
 
     def _evaluate_baseline(self, stage: str, data: Path, what: Mapping[str, Any]) -> Path:
         given = _given(self._config.evaluate, _OF_ROWS)

@@ -71,6 +71,7 @@ def run_study(
     }
     for config in pipelines.values():
         check_stages(config)
+    study.require_one_scope()
     record = StudyRecord.open(study)
     ran: list[float] = []
     for number, ((name, seed), config) in enumerate(pipelines.items()):

@@ -7,6 +7,7 @@ import pytest
 from raypo.config import parse_config
 from raypo.config.study import StudyConfig
 from raypo.errors import InputError
+from raypo.evaluation.catalogue.ranked import write_ranked
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.predictions import empty_predictions, write_predictions
 from raypo.evaluation.study.page import as_markdown, study_page, write_study
@@ -80,7 +81,7 @@ def test_a_row_counts_with_its_mean_over_the_seeds(ran):
     study, hits = ran
     good, poor, missing = read_study(study, StudyRecord.open(study))
     assert not missing.seeds and missing.seconds is None
-    pooled = good.pooled([0, 1])[0]
+    pooled = good.pooled("HitRatio@1", [0, 1])
     assert pooled.tolist() == np.mean([hits["good", 0], hits["good", 1]], axis=0).tolist()
     value, low, high = poor.mean("HitRatio@1", RESAMPLING)
     assert value == pytest.approx(np.mean([hits["poor", 0], hits["poor", 1]]))
@@ -126,6 +127,44 @@ def test_cells_of_different_rows_are_refused(ran):
     record.keep("missing", 0, study.output / "other", None)
     with pytest.raises(InputError, match="cells were evaluated on different test rows"):
         read_study(study, record)
+
+
+def ranked_in_catalogue(folder, above):
+    """A ranking of the catalogue in which so many items are above each row's target."""
+    count = len(above)
+    frame = pd.DataFrame(
+        {
+            "row": np.arange(count),
+            "user_id": np.arange(count),
+            "history": [[7]] * count,
+            "target": [3] * count,
+            "items": [list(range(20))] * count,
+            "scores": [list(np.linspace(0, -1, 20))] * count,
+            "above": pd.array(above, dtype="Int64"),
+            "ties": pd.array([None if one is None else 0 for one in above], dtype="Int64"),
+            "num_ranked": [100] * count,
+        }
+    )
+    folder.mkdir()
+    write_ranked(folder, frame)
+    write_json(folder / "metrics.json", {"catalogue": {"PopularityBias@10": 0.5}})
+
+
+def test_a_study_of_the_catalogue_has_its_metrics(tmp_path):
+    pipeline = {"builtin_data": "movielens-100k", "model": "tiny-random", "catalogue": "all"}
+    study = study_in(tmp_path, pipeline=pipeline)
+    record = StudyRecord.open(study)
+    for seed, above in ((0, [0, 9, 10, None]), (1, [0, 0, 1, 50])):
+        ranked_in_catalogue(tmp_path / f"good-{seed}", above)
+        record.keep("good", seed, tmp_path / f"good-{seed}", None)
+    good = read_study(study, record)[0]
+    assert good.pooled("HitRatio@10", [0, 1]).tolist() == [1.0, 1.0, 0.5, 0.0]
+    ndcg = [1.0, (1 / np.log2(11) + 1) / 2, 1 / np.log2(3) / 2, 0.0]
+    assert good.pooled("NDCG@10", [0, 1]).tolist() == pytest.approx(ndcg)
+    assert good.pooled("MRR", [0]).tolist() == pytest.approx([1, 1 / 10, 1 / 11, 0])
+    text = as_markdown(study_page(study))
+    assert "among the whole catalogue" in text and "| good | 0.625 " in text
+    assert "HitRatio@10, seed 1" in text and "| +0.50 |" in text
 
 
 def test_the_page_says_what_ran_and_what_did_not(ran):

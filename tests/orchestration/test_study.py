@@ -72,6 +72,32 @@ def test_studies_may_share_run_folders_and_keep_records_of_their_own(ran, tmp_pa
     assert {file.name for file in (tmp_path / "two").iterdir()} == {"study.json"}
 
 
+def test_cells_rank_the_catalogue_where_the_study_asks_for_it(ran, tmp_path):
+    study = study_in(tmp_path / "study", settings={"catalogue": "retrieved:20"}, seeds=[0])
+    observer = Recorder()
+    record = run_study(study, observer)
+    assert [name for name in observer.names("running") if "-" in name] == [
+        "catalogue-sasrec",
+        *["catalogue-policy"] * 4,
+        "catalogue-popularity",
+    ]
+    evaluations = [one for one in ran if hasattr(one, "catalogue")]
+    of_policies = [one for one in evaluations if one.adapters]
+    assert {one.catalogue for one in of_policies} == {"retrieved:20"}
+    assert {len(one.retrievers) for one in of_policies} == {1}
+    assert {one.catalogue for one in evaluations if not one.adapters} == {"all"}
+    folders = {record.folder(cell, 0) for cell in CELLS}
+    run_study(study_in(tmp_path / "study", seeds=[0]))  # candidates: other evaluations
+    assert folders.isdisjoint(StudyRecord.open(study).folder(cell, 0) for cell in CELLS)
+
+
+def test_cells_that_cannot_be_compared_are_refused_before_anything_runs(ran, tmp_path):
+    cells = {"napo": {}, "all": {"settings": {"catalogue": "retrieved:20"}}}
+    with pytest.raises(InputError, match="'all' ranks the catalogue and 'napo' candidates"):
+        run_study(study_in(tmp_path / "study", cells=cells))
+    assert not ran
+
+
 def test_seeds_reach_training_and_no_evaluation(ran, tmp_path):
     run_study(study_in(tmp_path / "study", seeds=[3, 4]))
     training = [one for one in ran if hasattr(one, "micro_batch_size")]

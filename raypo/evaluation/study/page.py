@@ -14,10 +14,10 @@ from raypo.evaluation.report.charts import Mark, interval_chart
 from raypo.evaluation.report.templates import asset, render
 from raypo.evaluation.study.record import StudyRecord
 from raypo.evaluation.study.results import (
-    METRICS,
     CellResult,
     ClaimResult,
     compare_claims,
+    metrics_of,
     read_study,
 )
 from raypo.io import markdown
@@ -35,7 +35,7 @@ class StudyPage:
         head: what was run, on which rows.
         cells: heading and rows of the table of cells.
         claims: heading and rows of the table of claims.
-        figures: of the cells' HitRatio@1 and of the claims' differences.
+        figures: of the cells' first metric and of the claims' differences.
     """
 
     study: StudyConfig
@@ -68,8 +68,8 @@ def study_page(study: StudyConfig) -> StudyPage:
         study,
         _head(study, cells),
         _cell_table(study, cells, resampling),
-        _claim_table(claims) if claims else [],
-        _figures(cells, claims, resampling),
+        _claim_table(claims, metrics_of(study)[:2]) if claims else [],
+        _figures(cells, claims, metrics_of(study)[0], resampling),
     )
 
 
@@ -94,6 +94,9 @@ def _head(study: StudyConfig, cells: Sequence[CellResult]) -> str:
     done = sum(len(cell.seeds) for cell in cells)
     read = [one for cell in cells for one in cell.seeds.values()]
     rows = f"{len(read[0].rows):,} test rows" if read else "no rows yet"
+    if study.ranks_catalogue:
+        rows += ", among the whole catalogue: recommenders and heuristics rank all of it, policies "
+        rows += "what their cell's `catalogue` says, and a target that is not among that is a miss"
     return (
         f"{done} of {len(cells) * len(study.seeds)} evaluations have run (seeds "
         f"{', '.join(map(str, study.seeds))}), by likelihood, on {rows}. A row counts with its "
@@ -106,22 +109,23 @@ def _head(study: StudyConfig, cells: Sequence[CellResult]) -> str:
 def _cell_table(
     study: StudyConfig, cells: Sequence[CellResult], resampling: Resampling
 ) -> list[list[str]]:
-    papers = [metric for metric in METRICS if any(metric in cell.paper for cell in cells)]
-    heading = ["cell", *METRICS, "PopularityBias"]
-    heading += [f"HitRatio@1, seed {seed}" for seed in study.seeds]
+    metrics = metrics_of(study)
+    papers = [metric for metric in metrics if any(metric in cell.paper for cell in cells)]
+    heading = ["cell", *metrics, "PopularityBias"]
+    heading += [f"{metrics[0]}, seed {seed}" for seed in study.seeds]
     heading += [f"{metric} in the source" for metric in papers] + ["minutes a seed"]
     table = [heading]
     for cell in cells:
         if not cell.seeds:
-            pooled = [_NOT_RUN] + [""] * len(METRICS)
+            pooled = [_NOT_RUN] + [""] * len(metrics)
         else:
-            means = [cell.mean(metric, resampling) for metric in METRICS]
+            means = [cell.mean(metric, resampling) for metric in metrics]
             biases = [one.popularity_bias for one in cell.seeds.values()]
             known = [bias for bias in biases if bias is not None]
             pooled = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in means]
             pooled.append(f"{sum(known) / len(known):+.2f}" if known else "")
         by_seed = [
-            f"{cell.seeds[seed].metrics[0].mean():.3f}" if seed in cell.seeds else ""
+            f"{cell.seeds[seed].metrics[metrics[0]].mean():.3f}" if seed in cell.seeds else ""
             for seed in study.seeds
         ]
         source = [f"{cell.paper[metric]:.3f}" if metric in cell.paper else "" for metric in papers]
@@ -130,11 +134,11 @@ def _cell_table(
     return table
 
 
-def _claim_table(claims: Sequence[ClaimResult]) -> list[list[str]]:
-    table = [["claim", "cells", "seeds", *(f"{metric}: difference" for metric in METRICS[:2])]]
+def _claim_table(claims: Sequence[ClaimResult], metrics: Sequence[str]) -> list[list[str]]:
+    table = [["claim", "cells", "seeds", *(f"{metric}: difference" for metric in metrics)]]
     for one in claims:
         cells = []
-        for metric in METRICS[:2]:
+        for metric in metrics:
             if not one.seeds:
                 cells.append(_NOT_RUN)
                 continue
@@ -149,24 +153,27 @@ def _claim_table(claims: Sequence[ClaimResult]) -> list[list[str]]:
 
 
 def _figures(
-    cells: Sequence[CellResult], claims: Sequence[ClaimResult], resampling: Resampling
+    cells: Sequence[CellResult],
+    claims: Sequence[ClaimResult],
+    metric: str,
+    resampling: Resampling,
 ) -> list[tuple[str, Markup]]:
     figures = []
     ran = [cell for cell in cells if cell.seeds]
     if ran:
-        rows = [(Mark(cell.name, "c0"), *cell.mean(METRICS[0], resampling)) for cell in ran]
-        figures.append(("HitRatio@1 with 95% intervals", interval_chart(rows, METRICS[0])))
+        rows = [(Mark(cell.name, "c0"), *cell.mean(metric, resampling)) for cell in ran]
+        figures.append((f"{metric} with 95% intervals", interval_chart(rows, metric)))
     compared = [one for one in claims if one.seeds]
     if compared:
         differences = [
             (
                 Mark(f"{one.claim.cell} - {one.claim.than}", "c1"),
-                one.differences[METRICS[0]].difference,
-                one.differences[METRICS[0]].low,
-                one.differences[METRICS[0]].high,
+                one.differences[metric].difference,
+                one.differences[metric].low,
+                one.differences[metric].high,
             )
             for one in compared
         ]
-        chart = interval_chart(differences, "difference of HitRatio@1", zero=True)
+        chart = interval_chart(differences, f"difference of {metric}", zero=True)
         figures.append(("Claims: differences with 95% intervals", chart))
     return figures

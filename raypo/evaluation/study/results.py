@@ -14,6 +14,8 @@ import numpy as np
 
 from raypo.config.study import Claim, StudyConfig
 from raypo.errors import InputError
+from raypo.evaluation.catalogue.metrics import LIST, target_positions
+from raypo.evaluation.catalogue.ranked import read_ranked
 from raypo.evaluation.fusion.added import Difference, compare_metric
 from raypo.evaluation.intervals import Resampling, bootstrap_interval
 from raypo.evaluation.metrics import hit_at, ndcg_at, reciprocal_rank, target_ranks
@@ -23,7 +25,13 @@ from raypo.evaluation.significance import holm
 from raypo.evaluation.study.record import StudyRecord
 from raypo.io.files import read_json
 
-METRICS = ("HitRatio@1", "NDCG@5", "MRR")
+OF_CANDIDATES = ("HitRatio@1", "NDCG@5", "MRR")
+OF_CATALOGUE = ("HitRatio@10", "NDCG@10", "MRR")
+
+
+def metrics_of(study: StudyConfig) -> tuple[str, ...]:
+    """Metrics of a study's tables, the one of its figures first."""
+    return OF_CATALOGUE if study.ranks_catalogue else OF_CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,14 @@ class SeedResult:
 
     Attributes:
         rows, users: of the test rows, [n].
-        metrics: [len(METRICS), n], by likelihood or by a recommender's scores.
-        popularity_bias: of the first-ranked candidates; None where it was not computed.
+        metrics: name -> [n], by likelihood or by a recommender's scores.
+        popularity_bias: of the first candidate, or of the catalogue's first ten items; None where
+            it was not computed.
     """
 
     rows: np.ndarray
     users: np.ndarray
-    metrics: np.ndarray
+    metrics: dict[str, np.ndarray]
     popularity_bias: float | None
 
 
@@ -58,14 +67,14 @@ class CellResult:
     seconds: float | None
     paper: dict[str, float]
 
-    def pooled(self, seeds: Sequence[int]) -> np.ndarray:
-        """[len(METRICS), n], means over these seeds."""
-        pooled: np.ndarray = np.mean([self.seeds[seed].metrics for seed in seeds], axis=0)
+    def pooled(self, metric: str, seeds: Sequence[int]) -> np.ndarray:
+        """A metric's means over these seeds, [n]."""
+        pooled: np.ndarray = np.mean([self.seeds[seed].metrics[metric] for seed in seeds], axis=0)
         return pooled
 
     def mean(self, metric: str, resampling: Resampling) -> tuple[float, float, float]:
         """The metric pooled over all seeds, with its 95% interval over users."""
-        values = self.pooled(list(self.seeds))[METRICS.index(metric)]
+        values = self.pooled(metric, list(self.seeds))
         users = next(iter(self.seeds.values())).users
         low, high = bootstrap_interval(
             values, resampling.num_bootstrap, resampling.seed, users=users
@@ -104,15 +113,18 @@ class ClaimResult:
 def read_study(study: StudyConfig, record: StudyRecord) -> list[CellResult]:
     """All cells in the study's order; those that have not run have no seeds.
 
+    Args:
+        study: its configuration.
+        record: of what has run.
+
     Raises:
         InputError: evaluations of different test rows.
     """
     cells = []
     for name, cell in study.cells.items():
         folders = {seed: record.folder(name, seed) for seed in study.seeds}
-        seeds = {
-            seed: read_evaluation(folder) for seed, folder in folders.items() if folder is not None
-        }
+        read_seed = read_ranking if study.ranks_catalogue else read_evaluation
+        seeds = {seed: read_seed(folder) for seed, folder in folders.items() if folder is not None}
         cells.append(CellResult(name, seeds, record.seconds(name), cell.paper))
     read = [one for cell in cells for one in cell.seeds.values()]
     if any(not np.array_equal(one.rows, read[0].rows) for one in read):
@@ -128,11 +140,23 @@ def read_evaluation(evaluation: Path) -> SeedResult:
     frame = read_predictions(evaluation)
     ranking = rank_candidates(frame, False)
     ranks = target_ranks(ranking.scores, ranking.targets)
-    metrics = np.stack([hit_at(1, *ranks), ndcg_at(5, *ranks), reciprocal_rank(*ranks)])
+    values = (hit_at(1, *ranks), ndcg_at(5, *ranks), reciprocal_rank(*ranks))
+    metrics = dict(zip(OF_CANDIDATES, values, strict=True))
     written = read_json(evaluation / "metrics.json")["likelihood"]
     return SeedResult(
         frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics, written.get("PopularityBias")
     )
+
+
+def read_ranking(evaluation: Path) -> SeedResult:
+    """A ranking of the catalogue."""
+    frame = read_ranked(evaluation)
+    positions = target_positions(frame)
+    values = (hit_at(LIST, *positions), ndcg_at(LIST, *positions), reciprocal_rank(*positions))
+    metrics = dict(zip(OF_CATALOGUE, values, strict=True))
+    written = read_json(evaluation / "metrics.json")["catalogue"]
+    bias = written.get(f"PopularityBias@{LIST}")
+    return SeedResult(frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics, bias)
 
 
 def compare_claims(study: StudyConfig, cells: Sequence[CellResult]) -> list[ClaimResult]:
@@ -146,14 +170,15 @@ def compare_claims(study: StudyConfig, cells: Sequence[CellResult]) -> list[Clai
         differences = {}
         if seeds:
             users = own.seeds[seeds[0]].users
-            pairs = zip(METRICS, own.pooled(seeds), other.pooled(seeds), strict=True)
             differences = {
-                name: compare_metric(first, second, users, resampling)
-                for name, first, second in pairs
+                metric: compare_metric(
+                    own.pooled(metric, seeds), other.pooled(metric, seeds), users, resampling
+                )
+                for metric in metrics_of(study)
             }
         compared.append((claim, seeds, differences))
     adjusted: list[dict[str, float]] = [{} for _ in compared]
-    for metric in METRICS:
+    for metric in metrics_of(study):
         ran = [place for place, (_, seeds, _) in enumerate(compared) if seeds]
         p_values = [compared[place][2][metric].p_value for place in ran]
         for place, value in zip(ran, holm(p_values) if ran else [], strict=True):
