@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+import torch
 
 from raypo.training.batches import Batch, BatchMaker
 
@@ -71,11 +74,13 @@ class BatchLoader:
             prefetches: whether the next step's batches are made meanwhile; None is for GPUs alone.
                 On CPUs the policy leaves no core free for it.
         """
-        is_on_gpu = job.engine.device.type == "cuda"
+        device = job.engine.device
+        self._pins = device.type == "cuda"
         self._job = job
-        self._prefetches = is_on_gpu if prefetches is None else prefetches
-        self._pins = is_on_gpu
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._prefetches = self._pins if prefetches is None else prefetches
+        # A new thread pins memory through the first GPU, and would take memory there on every rank.
+        use_device = partial(torch.cuda.set_device, device) if self._pins else None
+        self._thread = ThreadPoolExecutor(1, "batches", use_device)
         self._next: tuple[int, Future[StepBatches]] | None = None
 
     def __call__(self, step: int) -> StepBatches:
