@@ -74,13 +74,12 @@ class BatchLoader:
             prefetches: whether the next step's batches are made meanwhile; None is for GPUs alone.
                 On CPUs the policy leaves no core free for it.
         """
-        device = job.engine.device
-        self._pins = device.type == "cuda"
+        self._pins = job.engine.device.type == "cuda"
         self._job = job
         self._prefetches = self._pins if prefetches is None else prefetches
         # A new thread pins memory through the first GPU, and would take memory there on every rank.
-        use_device = partial(torch.cuda.set_device, device) if self._pins else None
-        self._thread = ThreadPoolExecutor(1, "batches", use_device)
+        own = partial(torch.cuda.set_device, torch.cuda.current_device()) if self._pins else None
+        self._thread = ThreadPoolExecutor(1, "batches", own)
         self._next: tuple[int, Future[StepBatches]] | None = None
 
     def __call__(self, step: int) -> StepBatches:
