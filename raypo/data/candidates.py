@@ -16,6 +16,7 @@ from raypo.data.training_rows import TrainingRows
 from raypo.errors import InputError
 
 Sampling = Literal["uniform", "popularity", "category"]
+_ORDER = 3  # number of this stream of random draws: training has 1 and 2
 _TRIES = 50  # rounds of rejection before the remaining items are listed
 
 
@@ -180,12 +181,17 @@ class TrainingCandidates:
     def negatives(self, row: int, epoch: int, count: int) -> list[int]:
         """`count` of the negatives among `draw(row, epoch)`, in random order.
 
+        The order is another one than that of the list which prompts show: a policy whose negatives
+        were the first of that list would learn to avoid its beginning.
+
         Raises:
             ValueError: the candidates have fewer negatives.
         """
         if count > self._size - 1:
             raise ValueError(f"{count} negatives asked for, the candidates have {self._size - 1}")
-        return self._drawn(row, epoch)[1][:count]
+        drawn = self._drawn(row, epoch)[1]
+        order = np.random.default_rng([self._seed, epoch, row, _ORDER]).permutation(len(drawn))
+        return [drawn[place] for place in order[:count]]
 
     def _drawn(self, row: int, epoch: int) -> tuple[np.random.Generator, list[int]]:
         generator = np.random.default_rng([self._seed, epoch, row])

@@ -354,4 +354,4 @@ def _fingerprint(file: Path) -> str:
 
 
 # Increased when cached values no longer equal what would be computed.
-_REFERENCE_FORMAT = 3
+_REFERENCE_FORMAT = 4

@@ -54,6 +54,24 @@ def test_negatives_are_among_the_candidates() -> None:
         candidates.negatives(0, 0, 20)
 
 
+def test_negatives_stand_anywhere_in_the_list_that_the_prompt_shows() -> None:
+    """Else a policy that learns from some of the candidates would learn to avoid their places."""
+    candidates = make(size=10)
+    places = Counter()
+    for epoch in range(6000):
+        listed = candidates.draw(0, epoch)
+        places.update(listed.index(item) for item in candidates.negatives(0, epoch, 3))
+    assert all(abs(places[place] - 1800) < 190 for place in range(10))  # 5 standard deviations
+
+
+def test_fewer_negatives_are_the_first_of_more() -> None:
+    candidates = make(size=20)
+    for epoch in range(20):
+        every = candidates.negatives(0, epoch, 19)
+        assert set(every) == set(candidates.draw(0, epoch)) - {3}
+        assert all(candidates.negatives(0, epoch, count) == every[:count] for count in range(19))
+
+
 def test_target_position_and_negatives_are_uniform() -> None:
     candidates = make()
     draws = [candidates.draw(0, epoch) for epoch in range(5000)]
