@@ -1,4 +1,4 @@
-"""HitRatio@1 of groups of rows: by the target's popularity or history, and the user's history."""
+"""HitRatio@1 of groups of rows: by the target's popularity or place, and the user's history."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raypo.evaluation.catalogue_metrics import popularity_quintiles
 from raypo.evaluation.intervals import Resampling, bootstrap_interval
 
 QUINTILES = ("least popular", "2nd", "3rd", "4th", "most popular")
+QUARTERS = ("first quarter", "2nd", "3rd", "last")
 _HISTORY_LENGTHS = ((1, 3), (4, 6), (7, 9), (10, None))
 _OCCURRENCES = ((0, 0), (1, 5), (6, 20), (21, 100), (101, None))
 
@@ -22,7 +23,7 @@ def breakdowns(
     """HitRatio@1 with its interval by group, for every breakdown.
 
     Args:
-        predictions: columns user_id, target, history.
+        predictions: columns user_id, target, history, candidates.
         hits: chance of a hit at rank 1, [n].
         popularity: occurrences of each item in the training sequences, [items].
         resampling: of the intervals.
@@ -38,6 +39,7 @@ def breakdowns(
         "popularity": by_popularity,
         "target in training": _ranges(popularity[targets], _OCCURRENCES),
         "history length": _ranges(length, _HISTORY_LENGTHS),
+        "place of the target": _quarters(predictions["candidates"].to_list(), targets),
     }
     return {
         breakdown: [
@@ -59,6 +61,16 @@ def _ranges(
         name = f"{low} and more" if high is None else f"{low} to {high}"
         groups.append((str(low) if high == low else name, inside))
     return groups
+
+
+def _quarters(
+    candidates: Sequence[Sequence[int]], targets: np.ndarray
+) -> list[tuple[str, np.ndarray]]:
+    """The rows [n] whose target stands in each quarter of its list, with the quarter's name."""
+    places = [list(row).index(target) for row, target in zip(candidates, targets, strict=True)]
+    sizes = [len(row) for row in candidates]
+    quarter = (4 * np.array(places)) // np.array(sizes)
+    return [(name, quarter == number) for number, name in enumerate(QUARTERS)]
 
 
 def _group(

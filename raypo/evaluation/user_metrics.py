@@ -9,7 +9,7 @@ import pandas as pd
 
 from raypo.evaluation.catalogue_metrics import tail_items
 from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank
-from raypo.evaluation.ranking import Ranking
+from raypo.evaluation.ranking import Ranking, position_bias
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def text_metrics(
     """Metrics of generated answers, by name.
 
     Args:
-        predictions: columns target, history.
+        predictions: columns target, history, candidates.
         item_column: column of the candidate that an answer names; null where it is invalid.
         popularity: occurrences of each item in the training sequences, [items].
     """
@@ -45,10 +45,21 @@ def text_metrics(
         "HitRatio@1": UserMetric(hits),
         "ValidRatio": UserMetric(weights),
         "PopularityBias": UserMetric(np.where(valid, bias, 0.0), weights),
+        "PositionBias": UserMetric(_position_bias(predictions, items, valid), weights),
         "HitRatio@1/valid": UserMetric(hits, weights),
         "AveragePopularity": UserMetric((popularity[items] * weights).astype(np.float64), weights),
         "TailPercentage": UserMetric(tail_items(popularity)[items] * weights, weights),
     }
+
+
+def _position_bias(predictions: pd.DataFrame, items: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """As `position_bias`, [n], of the answered candidate; 0 where there is none."""
+    bias = np.zeros(len(items))
+    if valid.any():
+        listed = np.stack(predictions["candidates"].to_list())[valid]
+        is_target = listed == predictions["target"].to_numpy()[valid, None]
+        bias[valid] = position_bias(listed == items[valid, None], is_target.argmax(axis=1))
+    return bias
 
 
 def ranking_metrics(
@@ -71,6 +82,7 @@ def ranking_metrics(
         "NDCG@10": ndcg_at(10, above, ties),
         "MRR": reciprocal_rank(above, ties),
         "PopularityBias": popularity_bias(first, histories, popularity),
+        "PositionBias": ranking.position_bias,
         "AveragePopularity": popularity[first].astype(np.float64),
         "TailPercentage": tail_items(popularity)[first].astype(np.float64),
     }

@@ -17,7 +17,13 @@ from raypo.evaluation.catalogue_metrics import coverage, gini_index, jackknife_i
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank, target_ranks
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
-from raypo.evaluation.ranking import ranking_scores, recommended, row_hits
+from raypo.evaluation.ranking import (
+    position_bias,
+    position_remark,
+    ranking_scores,
+    recommended,
+    row_hits,
+)
 from raypo.evaluation.report.table import markdown_table
 from raypo.evaluation.significance import compare
 from raypo.evaluation.summary import MetricOptions, summarise
@@ -269,6 +275,30 @@ def test_summary_of_normalisation_permutations_and_breakdowns():
     assert plain["Coverage"] == 0.25
     low, high = plain["intervals"]["Coverage"]
     assert low <= 0.25 <= high
+
+
+def test_position_bias_is_the_place_of_the_first_candidate_less_the_targets():
+    chosen = np.array([[1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 1, 0, 1, 0], [0, 0, 1, 0, 0]], bool)
+    assert position_bias(chosen, np.array([0, 0, 4, 3])).tolist() == [0, 2, -1, -0.5]
+    assert position_bias(np.ones((2, 1), bool), np.array([0, 0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_model_that_ranks_by_places_is_told(late):
+    frame = rows(40).assign(candidates=[[2, 3, 1], [1, 2, 3]] * 20)
+    predictions = empty_predictions(frame)
+    places = np.arange(3.0) if late else -np.arange(3.0)
+    predictions["logps"] = [list(places)] * 40
+    found = summarise(predictions, POPULARITY, options())["likelihood"]
+    quarters = found["breakdowns"]["place of the target"]
+    assert [(part["group"], part["n"]) for part in quarters] == [("first quarter", 20), ("2nd", 20)]
+    remark = position_remark(found["PositionBias"], *found["intervals"]["PositionBias"])
+    assert ("stand late" if late else "stand early") in remark
+
+
+def test_places_that_say_nothing_are_not_remarked():
+    assert position_remark(0.12, 0.05, 0.2) == position_remark(-0.12, -0.2, -0.05) == ""
+    assert "PositionBias -0.40 [-0.50, -0.30]" in position_remark(-0.4, -0.5, -0.3)
 
 
 def test_summary_of_constrained_answers():

@@ -9,7 +9,11 @@ from raypo.config.study import StudyConfig
 from raypo.errors import InputError
 from raypo.evaluation.catalogue.ranked import write_ranked
 from raypo.evaluation.intervals import Resampling
-from raypo.evaluation.predictions import empty_predictions, write_predictions
+from raypo.evaluation.predictions import (
+    empty_predictions,
+    read_predictions,
+    write_predictions,
+)
 from raypo.evaluation.study.page import as_markdown, study_page, write_study
 from raypo.evaluation.study.record import StudyRecord
 from raypo.evaluation.study.results import compare_claims, read_study
@@ -175,7 +179,23 @@ def test_the_page_says_what_ran_and_what_did_not(ran):
     written = write_study(study)
     assert [file.name for file in written] == ["study.md", "study.html"]
     page = written[1].read_text()
+    assert "PositionBias" not in page  # nothing to say of places
     assert page.count("<svg") == 2 and "good is better than what is missing" in page
+
+
+def test_the_page_says_where_places_decide(tmp_path):
+    study = study_in(tmp_path)
+    record = StudyRecord.open(study)
+    evaluated(tmp_path / "good", 0.7, 1)
+    evaluated(tmp_path / "poor", 0.3, 1)
+    frame = read_predictions(tmp_path / "poor")
+    frame["logps"] = [list(np.arange(CANDIDATES) / 1.0)] * ROWS  # the last candidate, always
+    write_predictions(tmp_path / "poor", frame)
+    for cell in ("good", "poor"):
+        record.keep(cell, 0, tmp_path / cell, None)
+    (remark,) = study_page(study).remarks
+    assert remark.startswith("poor: candidates that stand late in the list are preferred")
+    assert remark in as_markdown(study_page(study))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from raypo.evaluation.ranking import position_remark
 from raypo.evaluation.report.charts import Mark
 from raypo.evaluation.report.figures import model_mark
 from raypo.evaluation.report.runs import ReportRun
@@ -72,7 +73,7 @@ def _inference(cost: dict[str, dict[str, Any]]) -> tuple[str, str]:
 
 
 def remarks(runs: Sequence[ReportRun]) -> list[str]:
-    """Sentences on ranking scores, greedy checks, candidate permutations and truncated prompts."""
+    """Sentences on ranking scores, greedy checks, places of candidates and truncated prompts."""
     return [f"{run.name}: {remark}" for run in runs for remark in _remarks(run)]
 
 
@@ -99,6 +100,9 @@ def _remarks(run: ReportRun) -> list[str]:
             f"HitRatio@1 under other permutations of the candidates: {ratios}; the same candidate "
             f"ranks first under all of them in {permutations['same first']:.1%} of rows."
         )
+    if likelihood.get("intervals", {}).get("PositionBias"):
+        bias = position_remark(likelihood["PositionBias"], *likelihood["intervals"]["PositionBias"])
+        found += [bias] if bias else []
     if run.evaluated.get("cut_prompts"):
         found.append(f"{run.evaluated['cut_prompts']} prompts were truncated to fit.")
     return found

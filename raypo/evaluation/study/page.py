@@ -35,6 +35,7 @@ class StudyPage:
         head: what was run, on which rows.
         cells: heading and rows of the table of cells.
         claims: heading and rows of the table of claims.
+        remarks: sentences on single cells.
         figures: of the cells' first metric and of the claims' differences.
     """
 
@@ -42,6 +43,7 @@ class StudyPage:
     head: str
     cells: list[list[str]]
     claims: list[list[str]]
+    remarks: list[str]
     figures: list[tuple[str, Markup]]
 
 
@@ -69,6 +71,7 @@ def study_page(study: StudyConfig) -> StudyPage:
         _head(study, cells),
         _cell_table(study, cells, resampling),
         _claim_table(claims, metrics_of(study)[:2]) if claims else [],
+        _remarks(cells, resampling),
         _figures(cells, claims, metrics_of(study)[0], resampling),
     )
 
@@ -81,7 +84,7 @@ def as_markdown(page: StudyPage) -> str:
         parts.append(f"Source: {study.source}.")
     if study.differs:
         parts.append(f"What differs: {study.differs}")
-    parts += [page.head, markdown.table(page.cells[0], page.cells[1:])]
+    parts += [page.head, markdown.table(page.cells[0], page.cells[1:]), *page.remarks]
     if page.claims:
         parts += [
             "Claims, stated before anything ran:",
@@ -150,6 +153,11 @@ def _claim_table(claims: Sequence[ClaimResult], metrics: Sequence[str]) -> list[
         claim = one.claim
         table.append([claim.text, f"{claim.cell} - {claim.than}", str(len(one.seeds)), *cells])
     return table
+
+
+def _remarks(cells: Sequence[CellResult], resampling: Resampling) -> list[str]:
+    found = [(cell.name, cell.position_remark(resampling)) for cell in cells if cell.seeds]
+    return [f"{name}: {remark}" for name, remark in found if remark]
 
 
 def _figures(

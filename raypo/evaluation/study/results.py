@@ -20,7 +20,7 @@ from raypo.evaluation.fusion.added import Difference, compare_metric
 from raypo.evaluation.intervals import Resampling, bootstrap_interval
 from raypo.evaluation.metrics import hit_at, ndcg_at, reciprocal_rank, target_ranks
 from raypo.evaluation.predictions import read_predictions
-from raypo.evaluation.ranking import rank_candidates
+from raypo.evaluation.ranking import position_remark, rank_candidates
 from raypo.evaluation.significance import holm
 from raypo.evaluation.study.record import StudyRecord
 from raypo.io.files import read_json
@@ -41,6 +41,7 @@ class SeedResult:
     Attributes:
         rows, users: of the test rows, [n].
         metrics: name -> [n], by likelihood or by a recommender's scores.
+        position_bias: of each row's first candidate, [n]; None for rankings of the catalogue.
         popularity_bias: of the first candidate, or of the catalogue's first ten items; None where
             it was not computed.
     """
@@ -48,6 +49,7 @@ class SeedResult:
     rows: np.ndarray
     users: np.ndarray
     metrics: dict[str, np.ndarray]
+    position_bias: np.ndarray | None
     popularity_bias: float | None
 
 
@@ -74,7 +76,14 @@ class CellResult:
 
     def mean(self, metric: str, resampling: Resampling) -> tuple[float, float, float]:
         """The metric pooled over all seeds, with its 95% interval over users."""
-        values = self.pooled(metric, list(self.seeds))
+        return self._mean(self.pooled(metric, list(self.seeds)), resampling)
+
+    def position_remark(self, resampling: Resampling) -> str:
+        """What places do to the first candidate, over all seeds; empty where nothing was seen."""
+        biases = [one.position_bias for one in self.seeds.values() if one.position_bias is not None]
+        return position_remark(*self._mean(np.mean(biases, axis=0), resampling)) if biases else ""
+
+    def _mean(self, values: np.ndarray, resampling: Resampling) -> tuple[float, float, float]:
         users = next(iter(self.seeds.values())).users
         low, high = bootstrap_interval(
             values, resampling.num_bootstrap, resampling.seed, users=users
@@ -144,7 +153,11 @@ def read_evaluation(evaluation: Path) -> SeedResult:
     metrics = dict(zip(OF_CANDIDATES, values, strict=True))
     written = read_json(evaluation / "metrics.json")["likelihood"]
     return SeedResult(
-        frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics, written.get("PopularityBias")
+        frame["row"].to_numpy(),
+        frame["user_id"].to_numpy(),
+        metrics,
+        ranking.position_bias,
+        written.get("PopularityBias"),
     )
 
 
@@ -156,7 +169,7 @@ def read_ranking(evaluation: Path) -> SeedResult:
     metrics = dict(zip(OF_CATALOGUE, values, strict=True))
     written = read_json(evaluation / "metrics.json")["catalogue"]
     bias = written.get(f"PopularityBias@{LIST}")
-    return SeedResult(frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics, bias)
+    return SeedResult(frame["row"].to_numpy(), frame["user_id"].to_numpy(), metrics, None, bias)
 
 
 def compare_claims(study: StudyConfig, cells: Sequence[CellResult]) -> list[ClaimResult]:
