@@ -14,7 +14,7 @@ import torch
 from raypo.config import SftConfig, parse_config
 from raypo.errors import InputError, StoppedRun
 from raypo.io.run_folder import read_metrics
-from raypo.training import job
+from raypo.training import negatives_and_reference
 from raypo.training.engine import TorchEngine
 from raypo.training.local import train_locally
 from raypo.training.tracking import check_mlflow
@@ -203,7 +203,7 @@ def test_checkpoints_hold_nothing_pickled(inputs, tmp_path):
 
 @pytest.fixture(autouse=True)
 def cached_references(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(negatives_and_reference, "cache_folder", lambda: tmp_path / "cache")
 
 
 def test_the_local_launcher_runs_deepspeed_alone(inputs, tmp_path):

@@ -15,7 +15,7 @@ from raypo.errors import InputError
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.recommenders.train import train_recommender
-from raypo.training import job
+from raypo.training import negatives_and_reference
 from raypo.training.job import build_job, check_inputs
 from raypo.training.local import train_locally
 from raypo.training.schedule import reads_vectors
@@ -68,7 +68,7 @@ def test_only_rows_that_the_recommender_has_not_seen_are_trained_on(inputs, tmp_
 def test_the_adapter_keeps_its_prompts_and_alignment_goes_on_with_them(
     inputs, tmp_path, hints, monkeypatch
 ) -> None:
-    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(negatives_and_reference, "cache_folder", lambda: tmp_path / "cache")
     train_locally(sft_config(inputs, tmp_path / "sft", hints))
     adapter = tmp_path / "sft/adapter"
     record = json.loads((adapter / "prompt.json").read_text())

@@ -9,7 +9,7 @@ from raypo.assets import tiny_random
 from raypo.config import AlignConfig, parse_config
 from raypo.errors import InputError
 from raypo.io.run_folder import read_metrics
-from raypo.training import job, trainer
+from raypo.training import job, negatives_and_reference, trainer
 from raypo.training.loader import BatchLoader
 from raypo.training.local import train_locally
 from tests.training.inputs import settings
@@ -82,7 +82,7 @@ def test_a_row_that_cannot_be_read_stops_the_run_at_its_own_step(watched):
 @pytest.mark.parametrize("sources", ["uniform", "self-play"])
 def test_a_run_has_the_same_metrics_with_batches_made_ahead(inputs, tmp_path, monkeypatch, sources):
     """Rounds of self-play too, whose negatives are only known when the round begins."""
-    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(negatives_and_reference, "cache_folder", lambda: tmp_path / "cache")
     data, recommender, adapter = inputs
     threads = set()
     draw = job.BatchMaker.__call__

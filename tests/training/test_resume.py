@@ -11,7 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from raypo.config import AlignConfig, SftConfig, parse_config
 from raypo.io.run_folder import read_metrics
-from raypo.training import job
+from raypo.training import negatives_and_reference
 from raypo.training.local import train_locally
 from raypo.training.step_timer import PHASES
 
@@ -35,7 +35,7 @@ def interrupt_at(step):
 @pytest.fixture(autouse=True)
 def cached_references(tmp_path, monkeypatch):
     """A cache folder of reference log-probs for each test."""
-    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(negatives_and_reference, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "reference"
 
 

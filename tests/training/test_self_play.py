@@ -17,7 +17,7 @@ from raypo.errors import InputError, StoppedRun
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.policy.scoring import score_responses
-from raypo.training import job
+from raypo.training import job, negatives_and_reference
 from raypo.training.job import build_job, check_inputs
 from raypo.training.local import train_locally
 from raypo.training.reference import PrecomputedReference
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """A cache folder of scores for each test."""
-    monkeypatch.setattr(job, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(negatives_and_reference, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "reference"
 
 
@@ -187,14 +187,14 @@ def test_metrics_say_which_sources_a_mixture_has(inputs, tmp_path):
 
 
 def test_scores_that_are_not_finite_stop_the_run(inputs, tmp_path, monkeypatch):
-    original = job.compute_reference
+    original = negatives_and_reference.compute_reference
 
     def broken(*given):
         scores = original(*given)
         next(iter(scores._values.values()))[2] = float("nan")
         return scores
 
-    monkeypatch.setattr(job, "compute_reference", broken)
+    monkeypatch.setattr(negatives_and_reference, "compute_reference", broken)
     with pytest.raises(StoppedRun, match="self-play, round 1: the policy's log-probs"):
         train_locally(config(inputs, tmp_path / "run"))
 
