@@ -17,7 +17,7 @@ from raypo.errors import InputError, StoppedRun
 from raypo.io.progress import no_progress
 from raypo.io.run_folder import read_metrics
 from raypo.policy.scoring import score_responses
-from raypo.training import job, negatives_and_reference
+from raypo.training import negatives_and_reference
 from raypo.training.job import build_job, check_inputs
 from raypo.training.local import train_locally
 from raypo.training.reference import PrecomputedReference
@@ -233,7 +233,7 @@ def test_a_recommender_of_other_items_is_refused(inputs, tmp_path):
 def run_rank(rank, world_size, folder, inputs, cluster, sampling):
     """Train one rank of several, and keep its negatives and losses in `folder`."""
     torch.set_num_threads(1)
-    job.cache_folder = lambda: Path(folder) / f"cache-{world_size}"
+    negatives_and_reference.cache_folder = lambda: Path(folder) / f"cache-{world_size}"
     dist.init_process_group(
         "gloo", f"file://{folder}/rendezvous-{world_size}", rank=rank, world_size=world_size
     )
