@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 
+import torch
 from rich.console import Console
+from torch.nn.attention.flex_attention import BlockMask
 
+from raypo.bench.measure import measure_in_turn
 from raypo.io import markdown
 from raypo.policy.attention_masks import FLEX_BLOCK, Layout
 from raypo.policy.packing import PackedResponses, pack_responses
@@ -36,15 +38,15 @@ def packed_users(count: int, budget: int) -> PackedResponses:
 def measure(count: int, budget: int, repeats: int) -> list[str]:
     """A row of the table: the shortest time of `repeats`."""
     packed = packed_users(count, budget)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        mask = Layout(packed, "flex").flex_mask(None)
-        seconds.append(time.perf_counter() - start)
-    tensors = [value for value in mask.as_tuple() if hasattr(value, "element_size")]
+
+    def make() -> BlockMask:
+        return Layout(packed, "flex").flex_mask(None)
+
+    seconds = measure_in_turn({"mask": make}, torch.device("cpu"), repeats)["mask"].best
+    tensors = [value for value in make().as_tuple() if hasattr(value, "element_size")]
     size = sum(value.numel() * value.element_size() for value in tensors)
     rows, width = packed.tokens.shape
-    shares = f"{packed.padding_share:.1%}", f"{min(seconds) * 1e3:.0f}", f"{size / 2**20:.1f}"
+    shares = f"{packed.padding_share:.1%}", f"{seconds * 1e3:.0f}", f"{size / 2**20:.1f}"
     return [f"{count:,}", f"{budget:,}" if budget else "one row", str(rows), f"{width:,}", *shares]
 
 
@@ -55,7 +57,6 @@ def main() -> None:
     parser.add_argument("--budgets", default="8192,16384,0")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    measure(4, 0, 1)  # imports
     console = Console(width=200)
     rows = []
     for users in options.users.split(","):

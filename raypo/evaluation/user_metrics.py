@@ -9,7 +9,8 @@ import pandas as pd
 
 from raypo.evaluation.catalogue_metrics import tail_items
 from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank
-from raypo.evaluation.ranking import Ranking, position_bias
+from raypo.evaluation.position_bias import position_bias
+from raypo.evaluation.ranking import Ranking
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,7 @@ class PipelineStages:
             baselines[_recommender_name(folder)] = {"recommender": folder}
         runs = {}
         for name, what in baselines.items():
-            stage = self._evaluation_of(name, more)
-            runs[name] = self._evaluate_baseline(stage, data, what | dict(more))
+            runs[name] = self._evaluate_baseline(name, data, what, more)
         return runs
 
     def fuse(self, data: Path, runs: dict[str, Path]) -> dict[str, Path]:
@@ -281,31 +280,25 @@ class PipelineStages:
     def evaluate_recommender(self, data: Path, recommender: Path) -> Path:
         """The recommender itself, on the rows of the policies."""
         name = _recommender_name(recommender)
-        return self._baseline_of_study(name, data, {"recommender": recommender})
+        what = {"recommender": recommender}
+        return self._evaluate_baseline(name, data, what, self._baselines_ranking)
 
     def evaluate_heuristic(self, data: Path, name: str) -> Path:
         """A heuristic, on the rows of the policies."""
-        return self._baseline_of_study(name, data, {"heuristic": name})
-
-    def _baseline_of_study(self, name: str, data: Path, what: dict[str, Any]) -> Path:
-        return self._evaluate_baseline(
-            self._evaluation_of(name, self._baselines_ranking), data, what | self._baselines_ranking
-        )
-
-    @staticmethod
-    def _evaluation_of(name: str, more: Mapping[str, Any]) -> str:
-        """Name of the stage that evaluates a model, by `more` on the catalogue."""
-        return f"{'catalogue' if more else 'evaluate'}-{name.lower().replace(' ', '-')}"
+        return self._evaluate_baseline(name, data, {"heuristic": name}, self._baselines_ranking)
 
     def _of_policies(self, more: Mapping[str, Any]) -> dict[str, Any]:
         """Given settings of `evaluate`, those of candidates left out where `more` ranks all."""
         given = _given(self._config.evaluate)
         return {name: one for name, one in given.items() if not more or name not in _OF_CANDIDATES}
 
-    def _evaluate_baseline(self, stage: str, data: Path, what: Mapping[str, Any]) -> Path:
+    def _evaluate_baseline(
+        self, name: str, data: Path, what: Mapping[str, Any], more: Mapping[str, Any]
+    ) -> Path:
+        stage = f"{'catalogue' if more else 'evaluate'}-{name.lower().replace(' ', '-')}"
         given = _given(self._config.evaluate, _OF_ROWS)
         inputs = (data, what["recommender"]) if "recommender" in what else (data,)
-        filled_in = {**what, "data": data}
+        filled_in = {**what, **more, "data": data}
         return self._runner.run(
             Stage(stage, EvaluateConfig, given, filled_in, inputs, evaluate, "metrics.json")
         )

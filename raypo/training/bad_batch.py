@@ -69,7 +69,7 @@ def _describe(job: Job, shares: Sequence[RankShare]) -> list[dict[str, Any]]:
             "rejected": [titles[int(item)] for item in rejected],
         }
         for share in shares
-        for batch, count in zip(share.micro_batches, share.counts, strict=True)
+        for batch, count in zip(share.batch.micro_batches, share.batch.counts, strict=True)
         for (_, row), chosen, rejected in list(
             zip(batch.keys, batch.chosen_items, batch.rejected_items, strict=True)
         )[:count]

@@ -43,10 +43,6 @@ class Batch:
     seen_items: Tensor
     keys: tuple[tuple[int, int], ...]
 
-    def pinned(self) -> Batch:
-        """The same, with packed rows in memory that a GPU copies from while it computes."""
-        return replace(self, packed=self.packed.pinned())
-
 
 @dataclass(frozen=True)
 class BatchMaker:

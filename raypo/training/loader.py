@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -29,6 +29,16 @@ class GlobalBatch:
 
     micro_batches: list[Batch]
     counts: list[int]
+
+    def users(self, index: int) -> slice:
+        """Where the users of a micro-batch stand among all that count."""
+        start = sum(self.counts[:index])
+        return slice(start, start + self.counts[index])
+
+    def pinned(self) -> GlobalBatch:
+        """The same, with packed rows in memory that a GPU copies from while it computes."""
+        batches = [replace(one, packed=one.packed.pinned()) for one in self.micro_batches]
+        return replace(self, micro_batches=batches)
 
 
 @dataclass(frozen=True)
@@ -126,8 +136,5 @@ class BatchLoader:
         epoch, global_batches = job.sampler.rank_batches(step, job.rank)
         made = [make_global_batch(job.make_batch, epoch, rows) for rows in global_batches]
         if self._pins:
-            made = [
-                GlobalBatch([batch.pinned() for batch in one.micro_batches], one.counts)
-                for one in made
-            ]
+            made = [one.pinned() for one in made]
         return StepBatches(made, job.make_batch.encoder.cut_prompts)

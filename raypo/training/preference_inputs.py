@@ -29,24 +29,16 @@ class RankShare:
     """This rank's users of a global batch.
 
     Attributes:
-        micro_batches: users of each forward pass. A micro-batch without users of its own repeats
-            one, so that every rank runs as many passes.
-        counts: users of each micro-batch that count.
+        batch: the users, b of whom count.
         lengths: [b, m] response tokens.
         columns: further attributes of PreferenceBatch [b, ...] by name, on the policy's device.
         functions: attributes of PreferenceBatch that are functions.
     """
 
-    micro_batches: list[Batch]
-    counts: list[int]
+    batch: GlobalBatch
     lengths: Tensor
     columns: dict[str, Tensor]
     functions: dict[str, Any]
-
-    def users(self, index: int) -> slice:
-        """Where the users of a micro-batch stand among all that count."""
-        start = sum(self.counts[:index])
-        return slice(start, start + self.counts[index])
 
 
 def make_share(
@@ -80,7 +72,7 @@ def make_share(
         functions["item_scores"] = job.recommender.score
         functions["item_ranks"] = functools.partial(catalogue_ranks, job.recommender)
     lengths = torch.cat([batch.packed.result_lengths for batch in own]).to(job.engine.device)
-    return RankShare(batches, counts, lengths, columns, functions)
+    return RankShare(GlobalBatch(batches, counts), lengths, columns, functions)
 
 
 def preference_batch(

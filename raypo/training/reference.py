@@ -27,6 +27,7 @@ from raypo.io.files import atomic_path
 from raypo.io.progress import Progress
 from raypo.training.batches import Batch, BatchMaker
 from raypo.training.engine import Engine
+from raypo.training.loader import make_global_batch
 from raypo.training.optimizer_state import trainable_parameters
 from raypo.training.sampler import BatchSampler
 
@@ -155,11 +156,9 @@ def compute_reference(
     with without_dropout(engine):
         for done, step in enumerate(steps, start=1):
             epoch, global_batches = sampler.rank_batches(step, rank)
-            for micro_batches in global_batches:
-                for rows in micro_batches:
-                    # A rank without users of its own runs the pass with another's: partitioned
-                    # models communicate in it.
-                    batch = make_batch(epoch, rows or micro_batches[0][:1])
+            for rows in global_batches:
+                # Repeated users too: partitioned models communicate in each pass.
+                for batch in make_global_batch(make_batch, epoch, rows).micro_batches:
                     sums = engine.logps(batch.packed.to(engine.device)).cpu()
                     own.update(zip(batch.keys, sums, strict=True))
             progress(done, len(steps), note)

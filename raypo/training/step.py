@@ -48,7 +48,7 @@ class StepTotals:
     def add(self, share: RankShare, metrics: Mapping[str, float], weight: float) -> None:
         """Add a global batch, whose metrics count with `weight`."""
         self.shares.append(share)
-        for batch in share.micro_batches:
+        for batch in share.batch.micro_batches:
             self.num_tokens += batch.packed.num_tokens
             self.num_columns += batch.packed.tokens.numel()
         for key, value in metrics.items():
@@ -103,7 +103,7 @@ class _Passes:
     def run(self) -> ObjectiveOutput:
         """Accumulate the gradients; returns the objective's loss and metrics."""
         scope = self.job.objective.gradient_scope
-        if len(self.share.micro_batches) == 1:
+        if len(self.share.batch.micro_batches) == 1:
             return self._in_one_pass()
         if scope == "batch":
             return self._with_cached_gradient()
@@ -120,7 +120,7 @@ class _Passes:
             logps = torch.cat([self._counted(index, self._forward(index)) for index in self])
         out, gradient = self._derivative(self.job.objective, logps)
         for index in self:
-            self._backward(index, self._forward(index), gradient[self.share.users(index)])
+            self._backward(index, self._forward(index), gradient[self.share.batch.users(index)])
         return out
 
     def _with_known_gradient(self) -> ObjectiveOutput:
@@ -130,7 +130,7 @@ class _Passes:
         logps = []
         for index in self:
             own = self._forward(index)
-            self._backward(index, own, gradient[self.share.users(index)])
+            self._backward(index, own, gradient[self.share.batch.users(index)])
             logps.append(self._counted(index, own.detach()))
         return self._derivative(self.job.objective, torch.cat(logps))[0]
 
@@ -143,7 +143,7 @@ class _Passes:
             counted = self._counted(index, own.detach())
             gradient = torch.zeros_like(counted)
             if len(counted):
-                _, gradient = self._derivative(objective, counted, self.share.users(index))
+                _, gradient = self._derivative(objective, counted, self.share.batch.users(index))
             # From the mean over these users to this rank's share of the global mean.
             scale = len(counted) * sampler.world_size / sampler.global_batch
             self._backward(index, own, gradient * scale)
@@ -152,11 +152,11 @@ class _Passes:
 
     def __iter__(self) -> Iterator[int]:
         """Indices of the micro-batches."""
-        return iter(range(len(self.share.micro_batches)))
+        return iter(range(len(self.share.batch.micro_batches)))
 
     def _forward(self, index: int) -> Tensor:
         """Log-probs [b, m] of a micro-batch; the same dropout each time that it is called."""
-        packed = self.share.micro_batches[index].packed
+        packed = self.share.batch.micro_batches[index].packed
         place = [self.job.sampler.seed, *self.position, index, self.job.rank]
         with self.timer.phase("forward"):
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
@@ -164,7 +164,7 @@ class _Passes:
 
     def _counted(self, index: int, logps: Tensor) -> Tensor:
         """Log-probs without those of a user that is only repeated."""
-        return logps[: self.share.counts[index]]
+        return logps[: self.share.batch.counts[index]]
 
     def _derivative(
         self, objective: TrainingObjective, logps: Tensor, users: slice = slice(None)
@@ -181,6 +181,6 @@ class _Passes:
         """Backward of a micro-batch; a repeated user has gradient zero."""
         full = torch.zeros_like(logps)
         full[: len(gradient)] = gradient * self.weight
-        is_last = self.is_last and index == len(self.share.micro_batches) - 1
+        is_last = self.is_last and index == len(self.share.batch.micro_batches) - 1
         with self.timer.phase("backward"):
             self.job.engine.backward(logps, full, is_last)

@@ -16,14 +16,9 @@ from raypo.evaluation.candidate_permutations import unpermute, with_permutations
 from raypo.evaluation.catalogue_metrics import coverage, gini_index, jackknife_interval, tail_items
 from raypo.evaluation.intervals import Resampling
 from raypo.evaluation.metrics import hit_at, ndcg_at, popularity_bias, reciprocal_rank, target_ranks
+from raypo.evaluation.position_bias import position_bias, position_remark
 from raypo.evaluation.predictions import empty_predictions, read_predictions, write_predictions
-from raypo.evaluation.ranking import (
-    position_bias,
-    position_remark,
-    ranking_scores,
-    recommended,
-    row_hits,
-)
+from raypo.evaluation.ranking import ranking_scores, recommended, row_hits
 from raypo.evaluation.report.table import markdown_table
 from raypo.evaluation.significance import compare
 from raypo.evaluation.summary import MetricOptions, summarise

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raypo.evaluation.ranking import position_remark
+from raypo.evaluation.position_bias import position_remark
 from raypo.evaluation.report.charts import Mark
 from raypo.evaluation.report.figures import model_mark
 from raypo.evaluation.report.runs import ReportRun

@@ -19,8 +19,9 @@ from raypo.evaluation.catalogue.ranked import read_ranked
 from raypo.evaluation.fusion.added import Difference, compare_metric
 from raypo.evaluation.intervals import Resampling, bootstrap_interval
 from raypo.evaluation.metrics import hit_at, ndcg_at, reciprocal_rank, target_ranks
+from raypo.evaluation.position_bias import position_remark
 from raypo.evaluation.predictions import read_predictions
-from raypo.evaluation.ranking import position_remark, rank_candidates
+from raypo.evaluation.ranking import rank_candidates
 from raypo.evaluation.significance import holm
 from raypo.evaluation.study.record import StudyRecord
 from raypo.io.files import read_json
